@@ -1,0 +1,116 @@
+//! The system calls as functions, for programs that run on Mitosis.
+//!
+//! Plain calls come from the table in [`crate::syscall`]. The message calls are [`message`] and what
+//! is built on it in [`crate::wire`].
+
+use core::arch::asm;
+
+use crate::abi::{Access, Delivery, Error, Extended, Handle, OpWord, Protection, SlotFlags};
+use crate::syscall::{ARGUMENTS, Argument, Values};
+
+/// A plain call with `n` argument registers in use.
+#[inline(always)]
+fn plain(number: u8, words: [u64; ARGUMENTS]) -> (u64, [u64; 2]) {
+    let status: u64;
+    let (first, second): (u64, u64);
+    // SAFETY: the kernel reads the argument registers, writes rax, rdx and r8, and destroys rcx and
+    // r11 (crate::abi). What the call does to memory is behind addresses that the caller passed;
+    // the asm counts as reading and writing all memory.
+    unsafe {
+        asm!(
+            "syscall",
+            inout("rax") u64::from(number) => status,
+            in("rdi") words[0],
+            in("rsi") words[1],
+            inout("rdx") words[2] => first,
+            inout("r8") words[3] => second,
+            in("r9") words[4],
+            in("r10") words[5],
+            in("r12") words[6],
+            in("r13") words[7],
+            in("r14") words[8],
+            in("r15") words[9],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    (status, [first, second])
+}
+
+macro_rules! stubs {
+    ($( $(#[doc = $doc:literal])* $number:literal => $name:ident($($arg:ident : $ty:ty),*) -> $ret:ty; )*) => {
+        $(
+            $(#[doc = $doc])*
+            #[inline]
+            pub fn $name($($arg: $ty),*) -> Result<$ret, Error> {
+                #[allow(unused_mut)]
+                let mut words = [0; ARGUMENTS];
+                #[allow(unused_mut, unused_variables)]
+                let mut next = words.iter_mut();
+                $( if let Some(word) = next.next() { *word = Argument::encode($arg); } )*
+                let (status, values) = plain($number, words);
+                match Delivery(status).error() {
+                    None => Ok(Values::decode(values)),
+                    Some(error) => Err(error),
+                }
+            }
+        )*
+    };
+}
+crate::syscalls!(stubs);
+
+/// What a message call brought back.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming {
+    /// Status, lengths, access mask.
+    pub delivery: Delivery,
+    /// Badge of the capability that the sender used.
+    pub badge: u64,
+    /// Label of the sending thread.
+    pub label: u64,
+    /// The first 64 bytes of the body.
+    pub body: [u64; 8],
+}
+
+/// A message call. `extended` may be null, see [`Extended`].
+///
+/// # Safety
+/// `extended` is null or points to an [`Extended`] whose `send` and `receive` ranges are valid for
+/// the lengths that it and `op` give, for as long as the call lasts.
+#[inline(always)]
+pub unsafe fn message(
+    op: OpWord,
+    handle: Handle,
+    extended: *mut Extended,
+    mut body: [u64; 8],
+) -> Incoming {
+    let status: u64;
+    let (badge, label): (u64, u64);
+    // SAFETY: register use as in crate::abi; the memory is the caller's promise.
+    unsafe {
+        asm!(
+            "syscall",
+            inout("rax") op.0 => status,
+            inout("rdi") handle.0 => badge,
+            inout("rsi") extended => label,
+            inout("rdx") body[0],
+            inout("r8") body[1],
+            inout("r9") body[2],
+            inout("r10") body[3],
+            inout("r12") body[4],
+            inout("r13") body[5],
+            inout("r14") body[6],
+            inout("r15") body[7],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    Incoming {
+        delivery: Delivery(status),
+        badge,
+        label,
+        body,
+    }
+}

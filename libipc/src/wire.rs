@@ -1,0 +1,519 @@
+//! How a request becomes bytes, and how a client reaches a server.
+//!
+//! A request is the postcard encoding of the method's number followed by its arguments; an answer
+//! is that of `Result<T, Refusal<E>>`. [`Transport`] is the one thing that differs between a client
+//! in its own address space ([`Connection`]: a capability and the kernel) and a host test (the
+//! server's dispatcher, called directly): encoder, decoder and stubs are the same.
+
+use core::mem::MaybeUninit;
+
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::abi::{Error, Handle, INLINE_BYTES, MESSAGE_BYTES, MESSAGE_CAPS, SendCap, TAIL_BYTES};
+
+/// A message body: an inline part that travels in registers and up to `TAIL` bytes behind it.
+///
+/// Invariant: `length <= INLINE_BYTES + TAIL`; the inline part and the first `length` bytes are
+/// initialised.
+#[repr(C, align(8))]
+pub struct Body<const TAIL: usize> {
+    inline: [u8; INLINE_BYTES],
+    tail: [MaybeUninit<u8>; TAIL],
+    length: usize,
+}
+
+/// A body that fits the registers: for the calls whose speed counts.
+pub type ShortBody = Body<0>;
+/// A body of any length that one message can have.
+pub type LongBody = Body<TAIL_BYTES>;
+
+impl<const TAIL: usize> Body<TAIL> {
+    const CAPACITY: usize = INLINE_BYTES + TAIL;
+
+    /// An empty body.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Body {
+            inline: [0; INLINE_BYTES],
+            tail: [const { MaybeUninit::uninit() }; TAIL],
+            length: 0,
+        }
+    }
+
+    /// The bytes, inline part and tail in one piece.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: inline and tail follow each other without padding (repr(C), both of bytes), and
+        // the type's invariant says that the first `length` bytes are initialised.
+        unsafe { core::slice::from_raw_parts((&raw const *self).cast::<u8>(), self.length) }
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// True if there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        *self = Body::new();
+    }
+
+    /// The inline part as the eight registers that carry it; bytes past the end are 0.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 8] {
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(self.inline.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        words
+    }
+
+    /// Address of the tail, for the kernel to read or fill.
+    pub fn tail_address(&mut self) -> u64 {
+        self.tail.as_mut_ptr() as u64
+    }
+
+    /// Takes over a message that the kernel delivered.
+    ///
+    /// # Safety
+    /// The kernel has filled the tail with the bytes of the body behind the inline part.
+    #[inline(always)]
+    pub unsafe fn set_delivered(&mut self, words: [u64; 8], length: usize) {
+        for (word, bytes) in words.iter().zip(self.inline.as_chunks_mut::<8>().0) {
+            *bytes = word.to_le_bytes();
+        }
+        self.length = length.min(Self::CAPACITY);
+    }
+
+    /// Appends `bytes`; false, and no change, if they do not fit.
+    #[inline(always)]
+    pub fn extend(&mut self, bytes: &[u8]) -> bool {
+        let Some(end) = self.length.checked_add(bytes.len()) else {
+            return false;
+        };
+        if end > Self::CAPACITY {
+            return false;
+        }
+        // SAFETY: the destination lies within this value (checked above), and `bytes` cannot
+        // overlap it because `self` is borrowed exclusively.
+        unsafe {
+            let start = (&raw mut *self).cast::<u8>().add(self.length);
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len());
+        }
+        self.length = end;
+        true
+    }
+}
+
+impl<const TAIL: usize> Default for Body<TAIL> {
+    fn default() -> Self {
+        Body::new()
+    }
+}
+
+struct Sink<'b, const TAIL: usize>(&'b mut Body<TAIL>);
+
+impl<const TAIL: usize> Flavor for Sink<'_, TAIL> {
+    type Output = ();
+
+    #[inline(always)]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    #[inline(always)]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        if self.0.extend(bytes) {
+            Ok(())
+        } else {
+            Err(postcard::Error::SerializeBufferFull)
+        }
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends the encoding of `value`; `TooLong` if it does not fit.
+#[inline(always)]
+pub fn encode<T: Serialize, const TAIL: usize>(
+    value: &T,
+    body: &mut Body<TAIL>,
+) -> Result<(), Error> {
+    postcard::serialize_with_flavor(value, Sink(body)).map_err(|_| Error::TooLong)
+}
+
+/// Bytes that are not copied: a method's argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes<'m>(#[serde(borrow, with = "bytes_in_one_piece")] pub &'m [u8]);
+
+mod bytes_in_one_piece {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &&[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'m, D: Deserializer<'m>>(from: D) -> Result<&'m [u8], D::Error> {
+        <&[u8]>::deserialize(from)
+    }
+}
+
+/// Bytes that an answer brings along, at most one page of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blob(pub heapless::Vec<u8, { TAIL_BYTES }>);
+
+impl Blob {
+    /// A copy of `bytes`; `None` if they are more than a page.
+    pub fn from_slice(bytes: &[u8]) -> Option<Blob> {
+        heapless::Vec::from_slice(bytes).ok().map(Blob)
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Blob, D::Error> {
+        let bytes = <&[u8]>::deserialize(from)?;
+        Blob::from_slice(bytes).ok_or_else(|| serde::de::Error::custom("more than a page"))
+    }
+}
+
+/// Why a server did not carry out a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal<E> {
+    /// The bytes are no request of this protocol, or the capabilities are not those it takes.
+    Malformed,
+    /// The request was understood and refused.
+    Error(E),
+}
+
+/// Why a client's call brought no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError<E> {
+    /// The message did not make it there and back.
+    Kernel(Error),
+    /// The server refused.
+    Refused(E),
+    /// The two sides do not speak the same protocol.
+    Protocol,
+}
+
+impl<E> From<Error> for CallError<E> {
+    fn from(error: Error) -> Self {
+        CallError::Kernel(error)
+    }
+}
+
+/// Capabilities that came with a message.
+pub type Received = heapless::Vec<Handle, MESSAGE_CAPS>;
+/// Capabilities to send with a message.
+pub type Sent = heapless::Vec<SendCap, MESSAGE_CAPS>;
+
+/// The way from a client stub to a server.
+pub trait Transport {
+    /// Sends `request` with `caps` and waits for the answer. `expects` is how many capabilities
+    /// the answer may bring.
+    fn call<const OUT: usize, const IN: usize>(
+        &mut self,
+        request: &mut Body<OUT>,
+        caps: &[SendCap],
+        answer: &mut Body<IN>,
+        received: &mut Received,
+        expects: usize,
+    ) -> Result<(), Error>;
+}
+
+impl<T: Transport> Transport for &mut T {
+    fn call<const OUT: usize, const IN: usize>(
+        &mut self,
+        request: &mut Body<OUT>,
+        caps: &[SendCap],
+        answer: &mut Body<IN>,
+        received: &mut Received,
+        expects: usize,
+    ) -> Result<(), Error> {
+        (**self).call(request, caps, answer, received, expects)
+    }
+}
+
+/// Encodes a request, calls, decodes the answer. What the client stubs are made of.
+#[inline(always)]
+pub fn request<T, E, A, const OUT: usize, const IN: usize>(
+    transport: &mut impl Transport,
+    method: u16,
+    arguments: &A,
+    caps: &[SendCap],
+    received: &mut Received,
+    expects: usize,
+) -> Result<T, CallError<E>>
+where
+    T: DeserializeOwned,
+    E: DeserializeOwned,
+    A: Serialize,
+{
+    let mut out = Body::<OUT>::new();
+    encode(&method, &mut out)?;
+    encode(arguments, &mut out)?;
+    let mut answer = Body::<IN>::new();
+    transport.call(&mut out, caps, &mut answer, received, expects)?;
+    decode_answer(answer.bytes())
+}
+
+/// Decodes what [`answer`] encoded.
+#[inline(always)]
+pub fn decode_answer<T: DeserializeOwned, E: DeserializeOwned>(
+    bytes: &[u8],
+) -> Result<T, CallError<E>> {
+    match postcard::from_bytes::<Result<T, Refusal<E>>>(bytes) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(Refusal::Error(error))) => Err(CallError::Refused(error)),
+        Ok(Err(Refusal::Malformed)) | Err(_) => Err(CallError::Protocol),
+    }
+}
+
+/// Encodes an answer. One that does not fit becomes `Refusal::Malformed`: a protocol table that
+/// lets this happen is wrong, and its tests say so.
+pub fn answer<T: Serialize, E: Serialize, const TAIL: usize>(
+    result: Result<T, Refusal<E>>,
+    body: &mut Body<TAIL>,
+) {
+    if encode(&result, body).is_err() {
+        body.clear();
+        let malformed: Result<(), Refusal<E>> = Err(Refusal::Malformed);
+        let _ = encode(&malformed, body);
+    }
+}
+
+/// Who sent a request, and the capabilities on both ways.
+#[derive(Debug)]
+pub struct Caller {
+    /// Label of the sending thread.
+    pub label: u64,
+    /// Badge of the capability that it used.
+    pub badge: u64,
+    /// Access mask of that capability.
+    pub access: u32,
+    /// Capabilities that came along. What a handler does not [`take`](Caller::take) is closed.
+    pub received: Received,
+    /// Capabilities that go back with an answer given now.
+    pub gives: Sent,
+}
+
+impl Caller {
+    /// A caller that sent no capabilities.
+    pub fn new(label: u64, badge: u64, access: u32) -> Caller {
+        Caller {
+            label,
+            badge,
+            access,
+            received: Received::new(),
+            gives: Sent::new(),
+        }
+    }
+
+    /// Takes over received capability `index`; [`Handle::NONE`] if it is not there or was taken.
+    pub fn take(&mut self, index: usize) -> Handle {
+        self.received.get_mut(index).map_or(Handle::NONE, |handle| {
+            core::mem::replace(handle, Handle::NONE)
+        })
+    }
+
+    /// Gives a capability back with the answer; a fifth one is dropped.
+    pub fn give(&mut self, cap: SendCap) {
+        let _ = self.gives.push(cap);
+    }
+}
+
+/// What a handler says: an answer now, or an answer that it still owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// The caller goes on with this.
+    Now(T),
+    /// The handler kept the reply and will answer through it, once.
+    Later,
+}
+
+/// What the dispatcher says of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The answer body is ready to be sent.
+    Answered,
+    /// The reply is owed.
+    Owed,
+}
+
+/// The arguments of a request and the bytes that are left over.
+pub fn decode_arguments<'m, A: Deserialize<'m>>(
+    bytes: &'m [u8],
+) -> postcard::Result<(A, &'m [u8])> {
+    postcard::take_from_bytes(bytes)
+}
+
+/// Encodes what a handler said.
+#[inline(always)]
+pub fn finish<T: Serialize, E: Serialize, const TAIL: usize>(
+    result: Result<Answer<T>, E>,
+    body: &mut Body<TAIL>,
+) -> Served {
+    match result {
+        Ok(Answer::Later) => return Served::Owed,
+        Ok(Answer::Now(value)) => answer::<T, E, TAIL>(Ok(value), body),
+        Err(error) => answer::<T, E, TAIL>(Err(Refusal::Error(error)), body),
+    }
+    Served::Answered
+}
+
+/// The method number and the encoded arguments; `None` if the bytes hold no number.
+pub fn split_request(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    postcard::take_from_bytes(bytes).ok()
+}
+
+const _: () = assert!(MESSAGE_BYTES <= u16::MAX as usize);
+
+#[cfg(target_os = "none")]
+pub use connection::Connection;
+
+#[cfg(target_os = "none")]
+mod connection {
+    use super::*;
+    use crate::abi::{Extended, IpcCall, IpcFlags, OpWord};
+    use crate::stub;
+
+    /// A server's endpoint as a program reaches it.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Connection {
+        /// A sender.
+        pub endpoint: Handle,
+        /// Where received capabilities go, see [`Extended::receive_slots`].
+        pub receive_slots: Handle,
+        /// Nanoseconds since boot after which a call is given up; `NEVER` waits.
+        pub deadline: u64,
+        /// Further flags of the call.
+        pub flags: IpcFlags,
+    }
+
+    impl Connection {
+        /// A connection that waits for ever and puts capabilities into the private table.
+        pub const fn new(endpoint: Handle) -> Connection {
+            Connection {
+                endpoint,
+                receive_slots: Handle::NONE,
+                deadline: crate::abi::NEVER,
+                flags: IpcFlags::empty(),
+            }
+        }
+    }
+
+    impl Transport for Connection {
+        #[inline(always)]
+        fn call<const OUT: usize, const IN: usize>(
+            &mut self,
+            request: &mut Body<OUT>,
+            caps: &[SendCap],
+            answer: &mut Body<IN>,
+            received: &mut Received,
+            expects: usize,
+        ) -> Result<(), Error> {
+            if caps.len() > MESSAGE_CAPS {
+                return Err(Error::TooLong);
+            }
+            let mut flags = self.flags;
+            let plain = OUT == 0
+                && IN == 0
+                && caps.is_empty()
+                && expects == 0
+                && self.deadline == crate::abi::NEVER;
+            let incoming = if plain {
+                let op = OpWord::new(IpcCall::Call, flags, request.len(), 0);
+                // SAFETY: no memory part, and the body fits the registers (OUT is 0).
+                unsafe { stub::message(op, self.endpoint, core::ptr::null_mut(), request.words()) }
+            } else {
+                let mut extended = Extended {
+                    deadline: self.deadline,
+                    send: request.tail_address(),
+                    receive: answer.tail_address(),
+                    receive_bytes: IN as u64,
+                    receive_slots: self.receive_slots,
+                    ..Extended::EMPTY
+                };
+                if self.deadline != crate::abi::NEVER {
+                    flags |= IpcFlags::DEADLINE;
+                }
+                extended.send_caps[..caps.len()].copy_from_slice(caps);
+                let op = OpWord::new(IpcCall::Call, flags, request.len(), caps.len());
+                // SAFETY: `send` and `receive` are the tails of two bodies that live until the
+                // call returns, with the capacity given.
+                let incoming =
+                    unsafe { stub::message(op, self.endpoint, &mut extended, request.words()) };
+                if incoming.delivery.error().is_none() {
+                    for handle in extended.received.iter().take(incoming.delivery.caps()) {
+                        let _ = received.push(*handle);
+                    }
+                }
+                incoming
+            };
+            if let Some(error) = incoming.delivery.error() {
+                return Err(error);
+            }
+            // SAFETY: the kernel filled the tail up to the delivered length.
+            unsafe { answer.set_delivered(incoming.body, incoming.delivery.length()) };
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_keeps_bytes_across_the_border_of_its_inline_part() {
+        let mut body = LongBody::new();
+        let bytes: std::vec::Vec<u8> = (0..200).collect();
+        assert!(body.extend(&bytes[..50]) && body.extend(&bytes[50..]));
+        assert_eq!(body.bytes(), bytes);
+        assert_eq!(
+            body.words()[1],
+            u64::from_le_bytes([8, 9, 10, 11, 12, 13, 14, 15])
+        );
+    }
+
+    #[test]
+    fn a_full_body_refuses_more_and_keeps_what_it_has() {
+        let mut body = ShortBody::new();
+        assert!(body.extend(&[7; 60]));
+        assert!(!body.extend(&[8; 5]));
+        assert_eq!(body.bytes(), [7; 60]);
+        assert_eq!(encode(&Bytes(&[1; 10]), &mut body), Err(Error::TooLong));
+    }
+
+    #[test]
+    fn a_page_of_bytes_fits_an_answer() {
+        let blob = Blob::from_slice(&[0xa5; TAIL_BYTES]).unwrap();
+        let mut body = LongBody::new();
+        answer::<_, u8, _>(Ok(blob.clone()), &mut body);
+        assert_eq!(decode_answer::<Blob, u8>(body.bytes()), Ok(blob));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_a_protocol_error_not_a_panic() {
+        let mut body = ShortBody::new();
+        answer::<_, u8, _>(Ok(Blob::from_slice(&[1; 100]).unwrap()), &mut body);
+        assert_eq!(
+            decode_answer::<Blob, u8>(body.bytes()),
+            Err(CallError::Protocol)
+        );
+    }
+}
