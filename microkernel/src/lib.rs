@@ -1,5 +1,8 @@
 //! The portable kernel: everything that needs no hardware, so that it runs
-//! under `cargo test`. The machine itself is in `src/arch`, part of the binary.
-#![cfg_attr(not(test), no_std)]
+//! under `cargo test` on the fake machine of `memory/fake.rs`. The machine
+//! itself is in `src/arch`, part of the binary.
+#![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 pub mod boot;
+pub mod machine;
+pub mod memory;

@@ -1,0 +1,115 @@
+//! Physical memory, kernel objects and address spaces.
+//!
+//! [`Memory`] owns every frame of RAM. A frame has one record; what holds
+//! frames pays for them through a [`Pool`]; kernel objects live in frames cut
+//! into slots (`store.rs`); an address space is a persistent radix tree of
+//! frames that *is* the page table (`tree.rs`).
+//!
+//! Invariant: every frame that is not free has exactly one record saying what
+//! it is, how often it is referred to and which pool pays for it, and the sum of
+//! what the records say is what the pools say.
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod frame;
+mod pool;
+mod store;
+
+pub use frame::{Frame, FrameKind, FrameRecord, PAGE_SIZE, PageContent};
+pub use libipc::Error;
+pub use pool::{Ending, Pool, PoolStatus};
+pub use store::{AnyRef, Object, ObjectKind, Ref};
+
+use crate::machine::Machine;
+use core::ops::Range;
+use frame::FreeList;
+
+/// What happened since boot; for benches and the `mem` command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Statistics {
+    /// Frames of RAM that the pools can pay for.
+    pub frames_total: u64,
+    /// Frames that nobody holds now.
+    pub frames_free: u64,
+    /// Pages copied because two owners had to part.
+    pub page_copies: u64,
+    /// Pages filled with zeros on first touch.
+    pub zero_fills: u64,
+    /// Pages and tables that their last owner took back without copying.
+    pub take_backs: u64,
+    /// Tables copied because two owners had to part.
+    pub table_copies: u64,
+    /// Single addresses flushed from TLBs.
+    pub page_flushes: u64,
+    /// Whole address spaces flushed from TLBs.
+    pub full_flushes: u64,
+    /// Translation roots loaded.
+    pub root_loads: u64,
+}
+
+/// The memory of one machine.
+pub struct Memory<M: Machine> {
+    machine: M,
+    records: &'static mut [FrameRecord],
+    /// Free frames with any content.
+    dirty: FreeList,
+    /// Free frames known to hold zeros only.
+    clean: FreeList,
+    root_pool: Ref<Pool>,
+    statistics: Statistics,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Takes over `ram`, ranges of frames that nobody uses, and makes the root
+    /// pool that pays for all of them. `records` has one record for each frame
+    /// number from zero to the highest in RAM; those outside `ram` that are RAM
+    /// all the same (the boot archive, say) may be marked with
+    /// [`Memory::mark_foreign`] afterwards.
+    ///
+    /// # Panics
+    ///
+    /// If `ram` is empty or has a frame without a record.
+    pub fn new(machine: M, records: &'static mut [FrameRecord], ram: &[Range<u32>]) -> Memory<M> {
+        let mut memory = Memory {
+            machine,
+            records,
+            dirty: FreeList::EMPTY,
+            clean: FreeList::EMPTY,
+            root_pool: Ref::DANGLING,
+            statistics: Statistics::default(),
+        };
+        // Backwards, so that frames are handed out in rising order.
+        for range in ram.iter().rev() {
+            for number in range.clone().rev() {
+                // Frame zero is the end mark of lists.
+                if number != 0 {
+                    memory.add_free(Frame::from_number(number));
+                }
+            }
+        }
+        memory.create_root_pool();
+        memory
+    }
+
+    /// The machine.
+    #[inline]
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// The machine, to be changed.
+    #[inline]
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// The pool that all others descend from.
+    pub fn root_pool(&self) -> Ref<Pool> {
+        self.root_pool
+    }
+
+    /// The counters.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+}
