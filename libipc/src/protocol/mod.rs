@@ -15,6 +15,7 @@ pub mod console;
 pub mod files;
 pub mod memory;
 pub mod process;
+pub mod startup;
 
 /// A protocol's description.
 #[derive(Clone, Copy, Debug)]
