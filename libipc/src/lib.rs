@@ -16,7 +16,7 @@ extern crate std;
 
 pub mod abi;
 pub mod protocol;
-#[cfg(target_os = "none")]
+#[cfg(target_arch = "x86_64")]
 pub mod stub;
 pub mod syscall;
 pub mod wire;

@@ -1,5 +1,8 @@
 //! The system calls as functions, for programs that run on Mitosis.
 //!
+//! They compile for the host too, so that whole programs are checked there; nothing on the host calls
+//! them.
+//!
 //! Plain calls come from the table in [`crate::syscall`]. The message calls are [`message`] and what
 //! is built on it in [`crate::wire`].
 
@@ -43,6 +46,7 @@ macro_rules! stubs {
         $(
             $(#[doc = $doc])*
             #[inline]
+            #[allow(clippy::too_many_arguments)] // as many as the table says
             pub fn $name($($arg: $ty),*) -> Result<$ret, Error> {
                 #[allow(unused_mut)]
                 let mut words = [0; ARGUMENTS];

@@ -382,10 +382,10 @@ pub fn split_request(bytes: &[u8]) -> Option<(u16, &[u8])> {
 
 const _: () = assert!(MESSAGE_BYTES <= u16::MAX as usize);
 
-#[cfg(target_os = "none")]
+#[cfg(target_arch = "x86_64")]
 pub use connection::Connection;
 
-#[cfg(target_os = "none")]
+#[cfg(target_arch = "x86_64")]
 mod connection {
     use super::*;
     use crate::abi::{Extended, IpcCall, IpcFlags, OpWord};
