@@ -6,3 +6,4 @@
 pub mod boot;
 pub mod machine;
 pub mod memory;
+pub mod object;

@@ -1,0 +1,3 @@
+//! Kernel objects.
+
+pub mod context;
