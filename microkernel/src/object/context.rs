@@ -9,6 +9,8 @@
 //! kernel fault. The selectors are constant, `flags` holds only bits a program
 //! may set plus the interrupt flag, and `rip` is an address of the user half.
 
+use libipc::abi::Registers;
+
 /// One past the highest address a program may run at. The last page of the user
 /// half is never mappable: a `syscall` ending there would return to an address
 /// that is not canonical.
@@ -276,49 +278,66 @@ impl Context {
         self.error_code
     }
 
-    /// The registers in the order of [`libipc`]'s register message: rax, the ten
-    /// arguments, rbx, rbp, rcx, r11, rip, flags, rsp, FS base, GS base.
-    ///
-    /// `syscall` itself puts rip into rcx and the flags into r11; the entry
-    /// code does not store them twice.
-    pub fn registers(&self) -> [u64; 20] {
+    /// All registers. `syscall` itself puts rip into rcx and the flags into
+    /// r11; the entry code does not store them twice.
+    pub fn registers(&self) -> Registers {
         let (rcx, r11) = match self.entry {
             ENTRY_SYSCALL => (self.rip, self.flags),
             _ => (self.rcx, self.r11),
         };
-        let mut all = [0; 20];
-        all[0] = self.rax;
-        all[1..11].copy_from_slice(&self.arguments);
-        all[11..].copy_from_slice(&[
-            self.rbx,
-            self.rbp,
+        let [rdi, rsi, rdx, r8, r9, r10, r12, r13, r14, r15] = self.arguments;
+        let &Context {
+            rax,
+            rbx,
+            rbp,
+            rip,
+            rsp,
+            flags: rflags,
+            fs_base,
+            gs_base,
+            ..
+        } = self;
+        Registers {
+            rax,
+            rbx,
             rcx,
+            rdx,
+            rsi,
+            rdi,
+            rbp,
+            rsp,
+            r8,
+            r9,
+            r10,
             r11,
-            self.rip,
-            self.flags,
-            self.rsp,
-            self.fs_base,
-            self.gs_base,
-        ]);
-        all
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            rflags,
+            fs_base,
+            gs_base,
+        }
     }
 
-    /// Sets all registers, in the order of [`Context::registers`]. Nothing is
-    /// changed when one of the addresses lies outside of the user half.
-    pub fn set_registers(&mut self, all: &[u64; 20]) -> Result<(), OutsideUser> {
-        let &[rbx, rbp, rcx, r11, rip, flags, rsp, fs_base, gs_base] =
-            all.last_chunk().expect("twenty hold nine");
-        if [rip, fs_base, gs_base]
+    /// Sets all registers. Nothing is changed when the instruction pointer or a
+    /// base lies outside of the user half.
+    pub fn set_registers(&mut self, all: &Registers) -> Result<(), OutsideUser> {
+        if [all.rip, all.fs_base, all.gs_base]
             .iter()
             .any(|&address| address >= USER_END)
         {
             return Err(OutsideUser);
         }
-        self.rax = all[0];
-        self.arguments.copy_from_slice(&all[1..11]);
-        (self.rbx, self.rbp, self.rcx, self.r11) = (rbx, rbp, rcx, r11);
-        (self.rip, self.rsp, self.fs_base, self.gs_base) = (rip, rsp, fs_base, gs_base);
-        self.set_flags(flags);
+        self.rax = all.rax;
+        self.arguments = [
+            all.rdi, all.rsi, all.rdx, all.r8, all.r9, all.r10, all.r12, all.r13, all.r14, all.r15,
+        ];
+        (self.rbx, self.rbp, self.rcx, self.r11) = (all.rbx, all.rbp, all.rcx, all.r11);
+        (self.rip, self.rsp) = (all.rip, all.rsp);
+        (self.fs_base, self.gs_base) = (all.fs_base, all.gs_base);
+        self.set_flags(all.rflags);
         Ok(())
     }
 }
@@ -364,10 +383,14 @@ mod tests {
     fn registers_outside_of_the_user_half_change_nothing() {
         let mut context = Context::new(0x1000, 0x2000).unwrap();
         let before = context.registers();
-        for index in [15, 18, 19] {
-            let mut all = before;
-            all[0] = 7;
-            all[index] = 0xffff_8000_0000_0000;
+        let outside = 0xffff_8000_0000_0000;
+        for change in [
+            |all: &mut Registers, to| all.rip = to,
+            |all: &mut Registers, to| all.fs_base = to,
+            |all: &mut Registers, to| all.gs_base = to,
+        ] {
+            let mut all = Registers { rax: 7, ..before };
+            change(&mut all, outside);
             assert_eq!(context.set_registers(&all), Err(OutsideUser));
             assert_eq!(context.registers(), before);
         }
@@ -376,8 +399,28 @@ mod tests {
     #[test]
     fn registers_come_back_as_they_were_set() {
         let mut context = Context::new(0x1000, 0x2000).unwrap();
-        let mut all: [u64; 20] = core::array::from_fn(|index| index as u64 + 1);
-        all[16] = 0x202;
+        let all = Registers {
+            rax: 1,
+            rbx: 2,
+            rcx: 3,
+            rdx: 4,
+            rsi: 5,
+            rdi: 6,
+            rbp: 7,
+            rsp: 8,
+            r8: 9,
+            r9: 10,
+            r10: 11,
+            r11: 12,
+            r12: 13,
+            r13: 14,
+            r14: 15,
+            r15: 16,
+            rip: 17,
+            rflags: 0x246,
+            fs_base: 18,
+            gs_base: 19,
+        };
         context.set_registers(&all).unwrap();
         assert_eq!(context.registers(), all);
     }

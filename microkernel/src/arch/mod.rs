@@ -1,0 +1,3 @@
+//! The machines Mitosis runs on. There is one.
+
+pub mod x86_64;
