@@ -59,6 +59,8 @@ pub enum Win32Error {
     NotSupported = 50,
     /// ERROR_INVALID_PARAMETER.
     InvalidParameter = 87,
+    /// ERROR_SIGNAL_REFUSED.
+    SignalRefused = 156,
     /// ERROR_BAD_EXE_FORMAT.
     BadExeFormat = 193,
     /// ERROR_DIRECTORY.
@@ -126,6 +128,9 @@ pub struct CreateProcess {
     pub process_inherit: bool,
     /// See `process_inherit`.
     pub thread_inherit: bool,
+    /// Whether the `directory` that comes along is the child's working directory; otherwise it
+    /// begins in the caller's (W32-CP-10).
+    pub has_directory: bool,
     /// Length of the start message in bytes.
     pub start_bytes: u64,
 }
@@ -215,12 +220,18 @@ pub mod win32_access {
     pub const PROCESS_TERMINATE: u32 = 0x1;
     /// PROCESS_QUERY_INFORMATION.
     pub const PROCESS_QUERY_INFORMATION: u32 = 0x400;
+    /// PROCESS_QUERY_LIMITED_INFORMATION.
+    pub const PROCESS_QUERY_LIMITED_INFORMATION: u32 = 0x1000;
     /// SYNCHRONIZE.
     pub const SYNCHRONIZE: u32 = 0x10_0000;
     /// PROCESS_ALL_ACCESS.
     pub const PROCESS_ALL_ACCESS: u32 = 0x1f_ffff;
     /// THREAD_SUSPEND_RESUME.
     pub const THREAD_SUSPEND_RESUME: u32 = 0x2;
+    /// THREAD_QUERY_INFORMATION.
+    pub const THREAD_QUERY_INFORMATION: u32 = 0x40;
+    /// THREAD_QUERY_LIMITED_INFORMATION.
+    pub const THREAD_QUERY_LIMITED_INFORMATION: u32 = 0x800;
     /// THREAD_ALL_ACCESS.
     pub const THREAD_ALL_ACCESS: u32 = 0x1f_ffff;
 }
@@ -255,8 +266,10 @@ crate::protocol! {
     /// Processes: fork, vfork, clone, exec, exit, wait, CreateProcess and service threads.
     process refuses ProcessError;
 
-    /// Makes a copy of the caller (LX-NAME-02). The child gets an empty answer.
-    1 => fork() -> u32 [short];
+    /// Makes a copy of the caller (LX-NAME-02). The child gets an empty answer. `stack` is an
+    /// address in the page that the child will write first (the caller's stack pointer), so that
+    /// the child need not fault for it; 0: none.
+    1 => fork(stack: u64) -> u32 [short];
     /// Like fork, in the caller's memory; the caller goes on when the child execs or exits.
     2 => vfork() -> u32 [short];
     /// Makes a process or a thread as the flags say (LX-CLONE). A child whose stack pointer is
@@ -284,9 +297,17 @@ crate::protocol! {
     13 => setsid() -> u32 [short];
     /// Makes the caller's process adopt orphaned descendants, or not (LX-EXIT-06).
     14 => set_subreaper(on: bool) -> () [short];
+    /// Ignores a signal, or takes its default action again; whether it was ignored before
+    /// (LX-CLONE-05, LX-WAIT-12). Handlers come with a later protocol.
+    15 => ignore_signal(signal: u32, ignore: bool) -> bool [short];
+    /// getpgid (LX-PGRP-05); 0 is the caller.
+    16 => getpgid(pid: i32) -> u32 [short];
+    /// getsid (LX-PGRP-05); 0 is the caller.
+    17 => getsid(pid: i32) -> u32 [short];
 
-    /// Makes a process from an image (W32-CP-01).
-    20 => create_process(order: CreateProcess) -> ProcessIds [long] takes(image, start) gives(process, thread);
+    /// Makes a process from an image (W32-CP-01). `directory` becomes its working directory if the
+    /// order says so; otherwise any capability stands in its place.
+    20 => create_process(order: CreateProcess) -> ProcessIds [long] takes(image, start, directory) gives(process, thread);
     /// Ends the calling process with a 32-bit exit code.
     21 => exit_process(code: u32) -> () [short];
     /// Ends the process that the used handle names; needs PROCESS_TERMINATE.
@@ -315,8 +336,9 @@ crate::protocol! {
 
     /// The loader asks what to load.
     60 => load_order() -> LoadOrder [long] gives(image, start);
-    /// The loader is done: the process begins at `entry`. Answers only if it cannot.
-    61 => loaded(entry: u64, stack_pointer: u64) -> () [short];
+    /// The loader is done: the process begins at `entry`. Answers only if it cannot. `name` is that
+    /// of the start message, cut to 15 bytes and filled with NULs.
+    61 => loaded(entry: u64, stack_pointer: u64, name: [u8; 16]) -> () [short];
     /// The loader gives up.
     62 => load_failed(errno: Errno) -> () [short];
 
@@ -326,7 +348,7 @@ crate::protocol! {
     81 => capability_at(pid: u32, table: u8, index: u32) -> Option<CapabilityLine> [short];
     /// Registers the caller as PID 1. Its thread is labelled from then on.
     82 => adopt_init() -> Identity [long] takes(thread, space, files, fs);
-    /// Starts the first program as a child of the caller: like `create_process`, with the files of
-    /// the start message's creator; its PID.
+    /// Makes a child of the caller from an image, as fork and exec would (posix_spawn): with copies
+    /// of the caller's files that are not close-on-exec. Answers with its PID once it is loaded.
     83 => spawn(start_bytes: u64) -> u32 [long] takes(image, start);
 }
