@@ -11,11 +11,11 @@ use limine::BaseRevision;
 use limine::memory_map::EntryType;
 use limine::request::{
     ExecutableAddressRequest, ExecutableFileRequest, FramebufferRequest, HhdmRequest,
-    MemoryMapRequest, ModuleRequest, RequestsEndMarker, RequestsStartMarker, RsdpRequest,
+    MemoryMapRequest, ModuleRequest, RsdpRequest,
 };
 use microkernel::boot::{BootInfo, Door, Framebuffer, MemoryMap, PhysicalSpan, RegionKind};
 
-use super::image;
+use super::{image, serial};
 
 /// Puts a request where the loader looks for it.
 macro_rules! request {
@@ -28,7 +28,6 @@ macro_rules! request {
     };
 }
 
-request!(START: RequestsStartMarker = RequestsStartMarker::new());
 request!(REVISION: BaseRevision = BaseRevision::with_revision(2));
 request!(ADDRESS: ExecutableAddressRequest = ExecutableAddressRequest::new());
 request!(FILE: ExecutableFileRequest = ExecutableFileRequest::new());
@@ -38,7 +37,6 @@ request!(MEMORY_MAP: MemoryMapRequest = MemoryMapRequest::new());
 // Revision 0: we add no modules of our own to those of the configuration file.
 request!(MODULES: ModuleRequest = ModuleRequest::with_revision(0));
 request!(RSDP: RsdpRequest = RsdpRequest::new());
-request!(END: RequestsEndMarker = RequestsEndMarker::new());
 
 /// The ELF entry. The loader's stack lies in memory that we free; leave it at once.
 ///
@@ -59,6 +57,7 @@ unsafe extern "C" fn limine_entry() -> ! {
 }
 
 extern "C" fn limine_main() -> ! {
+    serial::init();
     assert!(
         REVISION.is_supported(),
         "this boot loader does not speak base revision 2"

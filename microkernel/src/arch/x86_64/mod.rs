@@ -21,7 +21,6 @@ use cpu::Cpu;
 /// Where both doors meet: on the boot stack, with page tables that map physical
 /// memory at `offset`, interrupts off. Brings up the machine.
 fn start(mut info: BootInfo, offset: u64) -> ! {
-    serial::init();
     log::info!(
         "Mitosis {}, started by {}",
         env!("CARGO_PKG_VERSION"),

@@ -14,7 +14,7 @@ use core::ffi::CStr;
 
 use microkernel::boot::{BootInfo, Door, MemoryMap, PhysicalSpan, RegionKind};
 
-use super::{image, layout};
+use super::{image, layout, serial};
 
 global_asm!(
     r#"
@@ -182,6 +182,7 @@ struct MemoryEntry {
 /// Reads what the monitor left in memory and starts the kernel.
 #[unsafe(no_mangle)]
 extern "C" fn pvh_main(start_info: u64) -> ! {
+    serial::init();
     // SAFETY: the trampoline passes on what the monitor promises in ebx: the
     // address of a start info below 4 GiB, where the trampoline maps memory.
     let start: &StartInfo = unsafe { &*at(start_info) };
