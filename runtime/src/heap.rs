@@ -1,0 +1,68 @@
+//! A global allocator over anonymous memory of the program's own space, with the feature `heap`.
+//!
+//! The heap is one range that grows at its end on demand: pages are mapped demand-zero, so a page that
+//! nobody touches costs nothing. It is ordinary memory and a fork copies it with the rest.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use libipc::abi::{PAGE_BYTES, Protection};
+use talc::DefaultBinning;
+use talc::base::Talc;
+use talc::base::binning::Binning;
+use talc::source::Source;
+use talc::sync::TalcLock;
+
+use crate::memory::{HEAP, own_space};
+use crate::sync::RawLock;
+use crate::syscall;
+
+/// The heap grows in steps of at least this many bytes.
+const STEP: u64 = 256 * 1024;
+/// The heap never gets larger than this, in bytes.
+const LIMIT: u64 = 0x40_0000_0000;
+
+/// Maps the next pages behind the heap. Invariant: `HEAP..end` is mapped, nothing behind it is ours.
+#[derive(Debug)]
+struct Pages {
+    end: u64,
+    heap_end: Option<NonNull<u8>>,
+}
+
+// SAFETY: `heap_end` points into the heap, which every thread of the program sees at the same address.
+unsafe impl Send for Pages {}
+
+// SAFETY: the memory that `acquire` adds was mapped by it just now, so nobody else uses it, and it is
+// never unmapped. It makes system calls and allocates nothing.
+unsafe impl Source for Pages {
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
+        let base = talc.source.end;
+        // The allocator keeps some metadata of its own beside the block.
+        let bytes = (layout.size() as u64)
+            .saturating_add(layout.align() as u64)
+            .saturating_add(PAGE_BYTES)
+            .max(STEP)
+            .next_multiple_of(PAGE_BYTES);
+        if bytes > HEAP + LIMIT - base {
+            return Err(());
+        }
+        let protection = Protection::READ | Protection::WRITE;
+        syscall::space_map(own_space(), base, bytes / PAGE_BYTES, protection).map_err(drop)?;
+        let end = base + bytes;
+        talc.source.end = end;
+        talc.source.heap_end = match talc.source.heap_end {
+            // SAFETY: the pages between the old end and the new one were mapped just now.
+            Some(heap_end) => Some(unsafe { talc.extend(heap_end, end as *mut u8) }),
+            // SAFETY: as above, and nothing was claimed before.
+            None => unsafe { talc.claim(base as *mut u8, bytes as usize) },
+        };
+        talc.source.heap_end.map(drop).ok_or(())
+    }
+}
+
+#[cfg_attr(target_os = "none", global_allocator)]
+#[cfg_attr(not(target_os = "none"), allow(dead_code))]
+static ALLOCATOR: TalcLock<RawLock, Pages, DefaultBinning> = TalcLock::new(Pages {
+    end: HEAP,
+    heap_end: None,
+});

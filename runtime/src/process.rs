@@ -1,0 +1,640 @@
+//! Processes: fork, vfork, clone, exec, exit, wait, `CreateProcess`.
+//!
+//! A child made by fork or clone continues where its parent waits in the call, and knows itself by the
+//! empty answer. A child that shares its parent's memory ([`vfork`], [`clone`] with VM) must not touch
+//! the frames that the parent will return through: it calls its function below them, from an assembly
+//! stub that keeps everything the parent needs above, and ends instead of returning.
+
+use core::ffi::c_void;
+use core::mem::ManuallyDrop;
+
+use libipc::abi::{
+    Access, Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, SendCap, TableSelector,
+    WaitItem,
+};
+use libipc::protocol::files::{FileError, FileKind, access};
+use libipc::protocol::process::{
+    self, CloneArguments, CreateProcess, Errno, Identity, ProcessError, ProcessIds, Waited,
+    Win32Error, slots,
+};
+use libipc::wire::{CallError, Connection, Received, ShortBody, decode_answer, encode};
+
+use crate::memory::Mapping;
+use crate::{file, start_message, syscall};
+
+/// The process protocol with the process's own capability.
+pub const fn client() -> process::Client<Connection> {
+    process::Client::new(Connection::new(slots::PROCESS_SERVER))
+}
+
+/// A failed call as an error number.
+pub fn errno(error: CallError<ProcessError>) -> Errno {
+    match error {
+        CallError::Refused(ProcessError::Linux(errno)) => errno,
+        CallError::Refused(ProcessError::Denied) => Errno::EPERM,
+        CallError::Refused(ProcessError::Win32(_)) | CallError::Protocol => Errno::EINVAL,
+        CallError::Kernel(error) => kernel_errno(error),
+    }
+}
+
+fn kernel_errno(error: Error) -> Errno {
+    match error {
+        Error::Interrupted => Errno::EINTR,
+        Error::NoMemory => Errno::ENOMEM,
+        Error::Exhausted => Errno::EAGAIN,
+        Error::BadAddress => Errno::EFAULT,
+        Error::BadHandle | Error::WrongKind => Errno::EBADF,
+        Error::AccessDenied => Errno::EPERM,
+        Error::InvalidArgument => Errno::EINVAL,
+        Error::TooLong => Errno::E2BIG,
+        _ => Errno::EIO,
+    }
+}
+
+/// A file error as an error number; `FileError` has Linux's numbers.
+fn file_errno(error: FileError) -> Errno {
+    match error {
+        FileError::NotFound => Errno::ENOENT,
+        FileError::Io => Errno::EIO,
+        FileError::BadAccess => Errno::EBADF,
+        FileError::NoMemory => Errno::ENOMEM,
+        FileError::Denied | FileError::ReadOnly => Errno::EACCES,
+        FileError::NotADirectory => Errno::ENOTDIR,
+        FileError::IsADirectory => Errno::EISDIR,
+        FileError::Invalid | FileError::NotSeekable => Errno::EINVAL,
+        FileError::NameTooLong => Errno::ENAMETOOLONG,
+    }
+}
+
+/// On which side of a fork we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// In the new process.
+    Child,
+    /// In the process that called; the child's PID.
+    Parent(u32),
+}
+
+const FORK: u16 = 1;
+const VFORK: u16 = 2;
+const CLONE: u16 = 3;
+
+/// Makes a copy of the calling process. Both return from here.
+pub fn fork() -> Result<Fork, Errno> {
+    let mut request = ShortBody::new();
+    // The child writes this page first, so the kernel copies it at once.
+    let stack = &raw const request as u64;
+    encode(&(FORK, stack), &mut request).map_err(kernel_errno)?;
+    let op = OpWord::new(IpcCall::Call, IpcFlags::KILLABLE_ONLY, request.len(), 0);
+    // SAFETY: no memory part, and the body fits the registers.
+    let answer = unsafe {
+        syscall::message(
+            op,
+            slots::PROCESS_SERVER,
+            core::ptr::null_mut(),
+            request.words(),
+        )
+    };
+    match created(answer.delivery, answer.body)? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// What an answer to fork, vfork or clone says: the child's PID, or 0 in the child.
+fn created(delivery: Delivery, words: [u64; 8]) -> Result<u32, Errno> {
+    if let Some(error) = delivery.error() {
+        return Err(kernel_errno(error));
+    }
+    if delivery.length() == 0 {
+        return Ok(0);
+    }
+    let mut body = ShortBody::new();
+    // SAFETY: a short body has no tail.
+    unsafe { body.set_delivered(words, delivery.length()) };
+    decode_answer(body.bytes()).map_err(errno)
+}
+
+/// What the child of [`call_with_child`] runs: it must not return.
+type Child = unsafe extern "C" fn(*mut c_void) -> !;
+
+/// A message call without a memory part whose answer may arrive twice: with a body in the caller, and
+/// empty in a child that shares the caller's memory. The child calls `child(context)` and never
+/// returns; the caller gets the answer's words in `body` and its status.
+///
+/// The child may be on the caller's own stack (vfork). It pushes only below what is saved here, and
+/// reaches the caller's frames only through `context`.
+///
+/// # Safety
+/// `body` is valid for reading and writing; `child` does not return; `context` is what it takes.
+#[unsafe(naked)]
+unsafe extern "C" fn call_with_child(
+    op: u64,
+    endpoint: u64,
+    body: *mut [u64; 8],
+    child: Child,
+    context: *mut c_void,
+) -> u64 {
+    core::arch::naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push rdx",
+        // rbx and rbp are the registers that a message call leaves alone, in the child too.
+        "mov rbx, rcx",
+        "mov rbp, r8",
+        "mov rax, rdi",
+        "mov rdi, rsi",
+        "xor esi, esi",
+        "mov r11, rdx",
+        "mov rdx, [r11]",
+        "mov r8, [r11 + 8]",
+        "mov r9, [r11 + 16]",
+        "mov r10, [r11 + 24]",
+        "mov r12, [r11 + 32]",
+        "mov r13, [r11 + 40]",
+        "mov r14, [r11 + 48]",
+        "mov r15, [r11 + 56]",
+        "syscall",
+        // Status and length both zero: the child.
+        "test eax, 0xffff00ff",
+        "jz 2f",
+        "pop r11",
+        "mov [r11], rdx",
+        "mov [r11 + 8], r8",
+        "mov [r11 + 16], r9",
+        "mov [r11 + 24], r10",
+        "mov [r11 + 32], r12",
+        "mov [r11 + 40], r13",
+        "mov [r11 + 48], r14",
+        "mov [r11 + 56], r15",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+        "2:",
+        "mov rdi, rbp",
+        "xor ebp, ebp",
+        "and rsp, -16",
+        "call rbx",
+        "ud2",
+    )
+}
+
+/// Runs the closure behind `context` and ends the calling thread with its result.
+///
+/// # Safety
+/// `context` points to a `ManuallyDrop<F>` that nobody else takes.
+unsafe extern "C" fn run_child<F: FnOnce() -> i32>(context: *mut c_void) -> ! {
+    // SAFETY: the caller's promise.
+    let run = unsafe { ManuallyDrop::take(&mut *context.cast::<ManuallyDrop<F>>()) };
+    exit_thread(run())
+}
+
+/// Sends `request` with `closure` as what the child runs.
+fn call_child<F: FnOnce() -> i32>(
+    request: &ShortBody,
+    closure: *mut ManuallyDrop<F>,
+) -> Result<u32, Errno> {
+    let op = OpWord::new(IpcCall::Call, IpcFlags::KILLABLE_ONLY, request.len(), 0);
+    let mut words = request.words();
+    // SAFETY: `words` is ours; `run_child::<F>` takes what `closure` points to, which the callers
+    // leave to the child where memory is shared.
+    let status = unsafe {
+        call_with_child(
+            op.0,
+            slots::PROCESS_SERVER.0,
+            &mut words,
+            run_child::<F>,
+            closure.cast(),
+        )
+    };
+    created(Delivery(status), words)
+}
+
+/// Makes a child that runs `child` in the caller's memory, and returns its PID when the child has
+/// called [`exec`] or ended. The value of `child` is its exit status.
+///
+/// The child changes the caller's variables. It should exec or end soon: its caller stands still.
+pub fn vfork<F: FnOnce() -> i32>(child: F) -> Result<u32, Errno> {
+    let mut request = ShortBody::new();
+    encode(&VFORK, &mut request).map_err(kernel_errno)?;
+    let mut closure = ManuallyDrop::new(child);
+    let result = call_child(&request, &raw mut closure);
+    if result.is_err() {
+        // SAFETY: there is no child that took it.
+        unsafe { ManuallyDrop::drop(&mut closure) };
+    }
+    result
+}
+
+/// Bits of [`CloneArguments::flags`] (LX-CLONE).
+pub mod clone_flags {
+    /// Share the memory.
+    pub const VM: u64 = 0x100;
+    /// Share root, working directory and umask.
+    pub const FS: u64 = 0x200;
+    /// Share the files table.
+    pub const FILES: u64 = 0x400;
+    /// Share signal dispositions.
+    pub const SIGHAND: u64 = 0x800;
+    /// The caller goes on when the child execs or ends.
+    pub const VFORK: u64 = 0x4000;
+    /// The caller's parent is the child's.
+    pub const PARENT: u64 = 0x8000;
+    /// A thread of the caller's process.
+    pub const THREAD: u64 = 0x1_0000;
+    /// Set the FS base.
+    pub const SETTLS: u64 = 0x8_0000;
+    /// Store the TID at `parent_tid`.
+    pub const PARENT_SETTID: u64 = 0x10_0000;
+    /// Clear `child_tid` and wake a waiter when the child ends.
+    pub const CHILD_CLEARTID: u64 = 0x20_0000;
+    /// Store the TID at `child_tid` in the child's memory.
+    pub const CHILD_SETTID: u64 = 0x100_0000;
+    /// The signal that tells a parent of its child's end.
+    pub const SIGCHLD: u64 = 17;
+}
+
+/// clone: makes a process or a thread that shares what `arguments.flags` say and runs `child`, whose
+/// value is its exit status. Returns the child's PID or TID.
+///
+/// `arguments.stack` is set from `stack`, on top of which the closure waits for the child. Without a
+/// stack the child is on the caller's, so memory may only be shared together with VFORK (`EINVAL`).
+pub fn clone<F: FnOnce() -> i32 + 'static>(
+    mut arguments: CloneArguments,
+    stack: Option<&mut Mapping>,
+    child: F,
+) -> Result<u32, Errno> {
+    let shares_memory = arguments.flags & clone_flags::VM != 0;
+    let mut closure = ManuallyDrop::new(child);
+    let mut place = &raw mut closure;
+    match stack {
+        Some(stack) => {
+            let room = size_of::<ManuallyDrop<F>>().next_multiple_of(64) + 64;
+            if align_of::<ManuallyDrop<F>>() > 64 || room + 4096 > stack.bytes() {
+                return Err(Errno::EINVAL);
+            }
+            let top = stack.address() + (stack.bytes() - room) as u64;
+            place = top as *mut ManuallyDrop<F>;
+            // SAFETY: the top of the child's stack, aligned and large enough (checked above); the
+            // closure moves there, `closure` is not used again.
+            unsafe { place.write(core::ptr::read(&closure)) };
+            arguments.stack = top;
+        }
+        None if shares_memory && arguments.flags & clone_flags::VFORK == 0 => {
+            return Err(Errno::EINVAL);
+        }
+        None => {}
+    }
+    let mut request = ShortBody::new();
+    let result = encode(&CLONE, &mut request)
+        .and_then(|()| encode(&(arguments,), &mut request))
+        .map_err(kernel_errno)
+        .and_then(|()| call_child(&request, place));
+    if result.is_err() || !shares_memory {
+        // SAFETY: no child took this copy: there is none, or it has its own memory.
+        unsafe { ManuallyDrop::drop(&mut *place) };
+    }
+    result
+}
+
+/// Ends the calling process.
+pub fn exit(code: i32) -> ! {
+    let _ = client().exit_group(code);
+    end_thread()
+}
+
+/// Ends the calling thread; with the last one the process ends.
+pub fn exit_thread(code: i32) -> ! {
+    let _ = client().exit(code);
+    end_thread()
+}
+
+/// Ends the thread without the process server, if that did not answer.
+fn end_thread() -> ! {
+    loop {
+        let _ = syscall::thread_exit();
+    }
+}
+
+/// The caller's PID, TID and parent.
+pub fn identity() -> Result<Identity, Errno> {
+    client().identity().map_err(errno)
+}
+
+/// The caller's PID; 0 if the process server does not know it.
+pub fn getpid() -> u32 {
+    identity().map_or(0, |identity| identity.pid)
+}
+
+/// The PID of the caller's parent.
+pub fn getppid() -> u32 {
+    identity().map_or(0, |identity| identity.ppid)
+}
+
+/// The calling thread's TID.
+pub fn gettid() -> u32 {
+    identity().map_or(0, |identity| identity.tid)
+}
+
+/// Do not wait (WNOHANG).
+pub const NO_HANG: u32 = 1;
+
+/// Waits for a child (LX-WAIT-02): `pid` -1 for any.
+pub fn wait(pid: i32, options: u32) -> Result<Waited, Errno> {
+    client().wait4(pid, options).map_err(errno)
+}
+
+/// The exit status in a wait status word; `None` if a signal ended the child (LX-WAIT-05).
+pub fn exit_status(status: u32) -> Option<u8> {
+    (status & 0x7f == 0).then_some((status >> 8) as u8)
+}
+
+/// The signal that ended the child, from a wait status word.
+pub fn ending_signal(status: u32) -> Option<u32> {
+    (status & 0x7f != 0 && status & 0x7f != 0x7f).then_some(status & 0x7f)
+}
+
+/// Sends a signal.
+pub fn kill(pid: i32, signal: u32) -> Result<(), Errno> {
+    client().kill(pid, signal).map_err(errno)
+}
+
+/// An image and a start message, ready to be given to the process server.
+#[derive(Debug)]
+pub struct Order {
+    /// A window on the image.
+    pub image: SendCap,
+    /// A window on the start message.
+    pub start: SendCap,
+    /// The start message's length in bytes.
+    pub start_bytes: u64,
+    /// The start message lies here until the server is done with it.
+    message: Mapping,
+}
+
+impl Order {
+    /// Opens the image at `path` and writes the start message. The process is named after the last
+    /// component of `path`; environment strings have the form `NAME=value`.
+    pub fn new<'s>(
+        path: &[u8],
+        arguments: impl Iterator<Item = &'s [u8]> + Clone,
+        environment: impl Iterator<Item = &'s [u8]> + Clone,
+    ) -> Result<Order, Errno> {
+        let image = open_image(path)?;
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        write_message(name, arguments, environment)
+            .map(|(message, start, start_bytes)| Order {
+                image: SendCap::moved(image),
+                start: SendCap::moved(start),
+                start_bytes,
+                message,
+            })
+            .inspect_err(|_| {
+                let _ = syscall::cap_close(image);
+            })
+    }
+
+    /// Closes what the server did not take over, and frees the start message.
+    fn finish(self) {
+        // A capability that went along is gone from its slot; closing it again does nothing.
+        let _ = syscall::cap_close(self.image.handle);
+        let _ = syscall::cap_close(self.start.handle);
+        drop(self.message);
+    }
+}
+
+/// A window on the executable file at `path`.
+fn open_image(path: &[u8]) -> Result<Handle, Errno> {
+    let (opened, info) =
+        file::open_into(path, access::EXECUTE | access::READ, Handle::NONE).map_err(file_errno)?;
+    let result = if info.kind != FileKind::Regular || !info.executable {
+        Err(Errno::EACCES)
+    } else {
+        let mut received = Received::new();
+        libipc::protocol::files::Client::new(Connection::new(opened))
+            .window(&mut received)
+            .map_err(|error| file_errno(file::file_error(error)))
+            .and_then(|_| received.first().copied().ok_or(Errno::EIO))
+    };
+    let _ = syscall::cap_close(opened);
+    result
+}
+
+fn write_message<'s>(
+    name: &[u8],
+    arguments: impl Iterator<Item = &'s [u8]> + Clone,
+    environment: impl Iterator<Item = &'s [u8]> + Clone,
+) -> Result<(Mapping, Handle, u64), Errno> {
+    let bytes =
+        start_message::size(name, arguments.clone(), environment.clone()).ok_or(Errno::E2BIG)?;
+    let mut message = Mapping::anonymous((bytes as u64).div_ceil(4096)).map_err(kernel_errno)?;
+    // SAFETY: just mapped, and nobody else knows of it.
+    let written = start_message::write(
+        unsafe { message.as_mut_slice() },
+        name,
+        arguments,
+        environment,
+    )
+    .ok_or(Errno::E2BIG)?;
+    let start = message.make_window(Access::READ).map_err(kernel_errno)?;
+    Ok((message, start, written as u64))
+}
+
+/// Replaces the calling process's image. Returns only if that failed.
+pub fn exec<'s>(
+    path: &[u8],
+    arguments: impl Iterator<Item = &'s [u8]> + Clone,
+    environment: impl Iterator<Item = &'s [u8]> + Clone,
+) -> Errno {
+    let order = match Order::new(path, arguments, environment) {
+        Ok(order) => order,
+        Err(error) => return error,
+    };
+    let result = client().exec(order.start_bytes, order.image, order.start);
+    order.finish();
+    match result {
+        Ok(()) => Errno::EIO, // exec does not answer with success
+        Err(error) => errno(error),
+    }
+}
+
+/// Starts the image of `order` as a child of the caller, with copies of the caller's files that are not
+/// close-on-exec (posix_spawn). Returns its PID once it is loaded.
+pub fn spawn(order: Order) -> Result<u32, Errno> {
+    let result = client().spawn(order.start_bytes, order.image, order.start);
+    order.finish();
+    result.map_err(errno)
+}
+
+/// Where Win32 handles go: the files table, past the standard streams.
+pub const HANDLES: Handle = Handle::new(TableSelector::Files, 3, 0);
+
+/// A handle to a process or a thread, with the rights that its slot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectHandle(pub Handle);
+
+/// CreateProcess: starts the image of `order` in `directory`, or in the caller's working directory.
+/// What `options` says of start message and directory is filled in. Returns the ids and the handles to
+/// the process and its first thread.
+pub fn create_process(
+    order: Order,
+    directory: Option<Handle>,
+    mut options: CreateProcess,
+) -> Result<(ProcessIds, ObjectHandle, ObjectHandle), ProcessError> {
+    options.start_bytes = order.start_bytes;
+    options.has_directory = directory.is_some();
+    // Without a directory any capability stands in its place.
+    let directory = SendCap::copy(directory.unwrap_or(slots::PROCESS_SERVER));
+    let mut received = Received::new();
+    let mut client = process::Client::new(Connection {
+        receive_slots: HANDLES,
+        ..Connection::new(slots::PROCESS_SERVER)
+    });
+    let result = client.create_process(options, order.image, order.start, directory, &mut received);
+    order.finish();
+    match (result, received.as_slice()) {
+        (Ok(ids), [process, thread]) => Ok((ids, ObjectHandle(*process), ObjectHandle(*thread))),
+        (Ok(_), _) => Err(ProcessError::Win32(Win32Error::NoSystemResources)),
+        (Err(error), _) => Err(win32_error(error)),
+    }
+}
+
+/// A failed call through a handle, in Win32's terms.
+fn win32_error(error: CallError<ProcessError>) -> ProcessError {
+    match error {
+        CallError::Refused(error) => error,
+        CallError::Kernel(Error::NoMemory) => ProcessError::Win32(Win32Error::NotEnoughMemory),
+        CallError::Kernel(Error::AccessDenied) => ProcessError::Win32(Win32Error::AccessDenied),
+        CallError::Kernel(Error::BadHandle | Error::WrongKind) | CallError::Protocol => {
+            ProcessError::Win32(Win32Error::InvalidHandle)
+        }
+        CallError::Kernel(_) => ProcessError::Win32(Win32Error::NoSystemResources),
+    }
+}
+
+/// What waiting for an object brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitOutcome {
+    /// The process or thread has ended (WAIT_OBJECT_0).
+    Ended,
+    /// The deadline passed (WAIT_TIMEOUT).
+    TimedOut,
+}
+
+impl ObjectHandle {
+    /// The process protocol over this handle.
+    pub const fn client(self) -> process::Client<Connection> {
+        process::Client::new(Connection::new(self.0))
+    }
+
+    /// TerminateProcess.
+    pub fn terminate(self, code: u32) -> Result<(), ProcessError> {
+        self.client().terminate_process(code).map_err(win32_error)
+    }
+
+    /// GetExitCodeProcess: 259 while it runs.
+    pub fn exit_code(self) -> Result<u32, ProcessError> {
+        self.client().exit_code().map_err(win32_error)
+    }
+
+    /// ResumeThread: the suspend count before.
+    pub fn resume(self) -> Result<u32, ProcessError> {
+        self.client().resume_thread().map_err(win32_error)
+    }
+
+    /// SuspendThread: the suspend count before.
+    pub fn suspend(self) -> Result<u32, ProcessError> {
+        self.client().suspend_thread().map_err(win32_error)
+    }
+
+    /// WaitForSingleObject. `timeout_ns` `None` waits for ever.
+    pub fn wait(self, timeout_ns: Option<u64>) -> Result<WaitOutcome, ProcessError> {
+        let no_resources = ProcessError::Win32(Win32Error::NoSystemResources);
+        let mut received = Received::new();
+        self.client()
+            .wait_object(&mut received)
+            .map_err(win32_error)?;
+        let notification = *received.first().ok_or(no_resources)?;
+        let deadline = match timeout_ns {
+            Some(timeout) => syscall::clock()
+                .map_err(|_| no_resources)?
+                .saturating_add(timeout),
+            None => NEVER,
+        };
+        let mut item = WaitItem {
+            notification,
+            mask: 1,
+            seen: 0,
+            consume: 0,
+        };
+        let waited = syscall::wait_many(&raw mut item as u64, 1, 0, deadline);
+        let _ = syscall::cap_close(notification);
+        match waited {
+            Ok(_) => Ok(WaitOutcome::Ended),
+            Err(Error::TimedOut) => Ok(WaitOutcome::TimedOut),
+            Err(_) => Err(no_resources),
+        }
+    }
+
+    /// CloseHandle.
+    pub fn close(self) -> Result<(), Error> {
+        syscall::cap_close(self.0)
+    }
+}
+
+/// ExitProcess: ends the calling process with a 32-bit code.
+pub fn exit_process(code: u32) -> ! {
+    let _ = client().exit_process(code);
+    end_thread()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libipc::abi::MessageKind;
+    use libipc::wire::answer;
+
+    #[test]
+    fn an_empty_answer_means_being_the_child() {
+        let empty = Delivery::message(MessageKind::Call, 0, 0, 0);
+        assert_eq!(created(empty, [0; 8]), Ok(0));
+        let mut body = ShortBody::new();
+        answer::<u32, ProcessError, 0>(Ok(77), &mut body);
+        let full = Delivery::message(MessageKind::Call, body.len(), 0, 0);
+        assert_eq!(created(full, body.words()), Ok(77));
+        assert_eq!(
+            created(Delivery::failure(Error::NoMemory), [0; 8]),
+            Err(Errno::ENOMEM)
+        );
+    }
+
+    #[test]
+    fn a_status_word_says_how_the_child_ended() {
+        assert_eq!(exit_status(0x2a00), Some(42));
+        assert_eq!(exit_status(9), None);
+        assert_eq!(ending_signal(9), Some(9));
+        assert_eq!(ending_signal(0x2a00), None);
+    }
+
+    #[test]
+    fn clone_arguments_fit_the_registers() {
+        let mut request = ShortBody::new();
+        let arguments = CloneArguments {
+            flags: u64::MAX,
+            stack: u64::MAX,
+            parent_tid: u64::MAX,
+            child_tid: u64::MAX,
+            tls: u64::MAX,
+        };
+        assert_eq!(encode(&CLONE, &mut request), Ok(()));
+        assert_eq!(encode(&(arguments,), &mut request), Ok(()));
+    }
+}
