@@ -75,6 +75,10 @@ pub unsafe trait Machine {
     /// The number of the CPU that runs this.
     fn cpu(&self) -> usize;
 
+    /// The kernel's own root, whose upper half is fixed by now. It is a frame
+    /// that `direct` reaches; its entries are copied into every new root.
+    fn kernel_root(&self) -> Frame;
+
     /// Makes `root` the translation root of this CPU. All translations that the
     /// CPU remembers of its former user space are forgotten.
     fn load_root(&mut self, root: Frame);

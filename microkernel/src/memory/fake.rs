@@ -70,6 +70,10 @@ unsafe impl Machine for FakeMachine {
         self.cpu
     }
 
+    fn kernel_root(&self) -> Frame {
+        Frame::from_number(0)
+    }
+
     fn load_root(&mut self, _root: Frame) {}
 
     fn load_root_on(&mut self, _cpus: CpuSet, _root: Frame) {}

@@ -123,10 +123,29 @@ impl FrameRecord {
 #[derive(Clone, Copy)]
 pub(super) struct FreeList {
     head: u32,
+    tail: u32,
 }
 
 impl FreeList {
-    pub(super) const EMPTY: FreeList = FreeList { head: 0 };
+    pub(super) const EMPTY: FreeList = FreeList { head: 0, tail: 0 };
+}
+
+/// Frames that nobody holds any more but that a CPU may still remember.
+#[derive(Clone, Copy)]
+pub(super) struct Pending {
+    dirty: FreeList,
+    clean: FreeList,
+}
+
+impl Pending {
+    pub(super) const NONE: Pending = Pending {
+        dirty: FreeList::EMPTY,
+        clean: FreeList::EMPTY,
+    };
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.dirty.head == 0 && self.clean.head == 0
+    }
 }
 
 /// What the content of a frame must be when it is taken.
@@ -243,6 +262,12 @@ impl<M: Machine> Memory<M> {
         self.put(frame, Content::Any);
     }
 
+    /// As [`Memory::release_frame`], and the frame holds zeros.
+    pub(super) fn release_clean(&mut self, frame: Frame) {
+        self.uncharge_frame(frame);
+        self.put(frame, Content::Zero);
+    }
+
     pub(super) fn take(
         &mut self,
         pool: Ref<Pool>,
@@ -292,7 +317,39 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Puts an uncharged frame back; `Content::Zero` promises that it holds zeros.
-    pub(super) fn put(&mut self, frame: Frame, content: Content) {
+    fn put(&mut self, frame: Frame, content: Content) {
+        self.mark_free(frame);
+        let list = match content {
+            Content::Any => &mut self.dirty,
+            Content::Zero => &mut self.clean,
+        };
+        push(list, self.records, frame);
+    }
+
+    /// As [`Memory::release_frame`] for a frame that a CPU may still remember;
+    /// it is used again only after [`Memory::free_pending`].
+    #[inline]
+    pub(super) fn release_later(&mut self, frame: Frame, content: Content) {
+        self.uncharge_frame(frame);
+        self.mark_free(frame);
+        let list = match content {
+            Content::Any => &mut self.pending.dirty,
+            Content::Zero => &mut self.pending.clean,
+        };
+        push(list, self.records, frame);
+    }
+
+    /// No CPU remembers the pending frames any more.
+    #[inline]
+    pub(super) fn free_pending(&mut self) {
+        if !self.pending.is_empty() {
+            let Pending { dirty, clean } = core::mem::replace(&mut self.pending, Pending::NONE);
+            splice(&mut self.dirty, self.records, dirty);
+            splice(&mut self.clean, self.records, clean);
+        }
+    }
+
+    fn mark_free(&mut self, frame: Frame) {
         let record = self.record_mut(frame);
         debug_assert!(record.count == 0, "a frame in use is given back");
         debug_assert!(
@@ -302,11 +359,6 @@ impl<M: Machine> Memory<M> {
         record.kind = FrameKind::Free;
         record.pool = None;
         record.lines = 0;
-        let list = match content {
-            Content::Any => &mut self.dirty,
-            Content::Zero => &mut self.clean,
-        };
-        push(list, self.records, frame);
         self.statistics.frames_free += 1;
     }
 
@@ -336,7 +388,21 @@ impl<M: Machine> Memory<M> {
 
 fn push(list: &mut FreeList, records: &mut [FrameRecord], frame: Frame) {
     records[frame.number() as usize].link = list.head as u64;
+    if list.head == 0 {
+        list.tail = frame.number();
+    }
     list.head = frame.number();
+}
+
+/// Puts all of `more` in front of `list`.
+fn splice(list: &mut FreeList, records: &mut [FrameRecord], more: FreeList) {
+    if more.head != 0 {
+        records[more.tail as usize].link = list.head as u64;
+        if list.head == 0 {
+            list.tail = more.tail;
+        }
+        list.head = more.head;
+    }
 }
 
 fn pop(list: &mut FreeList, records: &mut [FrameRecord]) -> Option<Frame> {

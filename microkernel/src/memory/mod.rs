@@ -9,20 +9,32 @@
 //! it is, how often it is referred to and which pool pays for it, and the sum of
 //! what the records say is what the pools say.
 
+mod access;
+mod entry;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod frame;
+mod map;
 mod pool;
+mod resolve;
+mod space;
 mod store;
+mod tree;
+mod window;
 
+pub use access::{FaultAt, FutexKey, SPAN_BYTES, Span};
+pub use entry::Caching;
 pub use frame::{Frame, FrameKind, FrameRecord, PAGE_SIZE, PageContent};
 pub use libipc::Error;
 pub use pool::{Ending, Pool, PoolStatus};
+pub use resolve::{Fault, Intent};
+pub use space::{PagerRef, Progress, Space};
 pub use store::{AnyRef, Object, ObjectKind, Ref};
+pub use window::{Mapping, Window, WindowMode, WindowPart};
 
-use crate::machine::Machine;
+use crate::machine::{MAX_CPUS, Machine};
 use core::ops::Range;
-use frame::FreeList;
+use frame::{FreeList, Pending};
 
 /// What happened since boot; for benches and the `mem` command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -55,6 +67,13 @@ pub struct Memory<M: Machine> {
     dirty: FreeList,
     /// Free frames known to hold zeros only.
     clean: FreeList,
+    /// Frames that become free with the next flush; none between operations.
+    pending: Pending,
+    /// The space that each CPU has loaded.
+    loaded: [Option<Ref<Space>>; MAX_CPUS],
+    next_space_id: u64,
+    /// The lines of the kernel's root that have entries.
+    kernel_lines: u64,
     root_pool: Ref<Pool>,
     statistics: Statistics,
 }
@@ -75,6 +94,10 @@ impl<M: Machine> Memory<M> {
             records,
             dirty: FreeList::EMPTY,
             clean: FreeList::EMPTY,
+            pending: Pending::NONE,
+            loaded: [None; MAX_CPUS],
+            next_space_id: 1,
+            kernel_lines: 0,
             root_pool: Ref::DANGLING,
             statistics: Statistics::default(),
         };
@@ -87,6 +110,7 @@ impl<M: Machine> Memory<M> {
                 }
             }
         }
+        memory.find_kernel_lines();
         memory.create_root_pool();
         memory
     }

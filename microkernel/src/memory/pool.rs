@@ -17,7 +17,7 @@
 
 use super::frame::{Content, Frame, FrameKind};
 use super::store::{AnyRef, Cursor, Object, ObjectKind, Ref, Slabs};
-use super::{Error, Memory};
+use super::{Error, Memory, Space, Window};
 use crate::machine::Machine;
 
 /// How deep pools nest; the root is at depth zero.
@@ -202,6 +202,12 @@ impl<M: Machine> Memory<M> {
     fn is_remnant(&self, object: AnyRef) -> bool {
         if let Some(pool) = object.downcast::<Pool>() {
             return self.get(pool).state == State::Ended;
+        }
+        if let Some(space) = object.downcast::<Space>() {
+            return self.get(space).is_shell();
+        }
+        if let Some(window) = object.downcast::<Window>() {
+            return self.get(window).has_ended();
         }
         object.kind() == ObjectKind::Mapping
     }

@@ -1,0 +1,304 @@
+//! The kernel's own access to user memory.
+//!
+//! Everything here resolves the address first and then goes through the direct
+//! map. Both sides of a copy are resolved, as [`Span`]s, before a byte moves: a
+//! copy that has begun cannot fail. Resolve the side that is written first: that
+//! can replace the frame which the other side reads, not the other way round.
+
+use super::entry::Kind;
+use super::resolve::{Fault, Intent};
+use super::store::Ref;
+use super::{Frame, FrameKind, Memory, PAGE_SIZE, Space};
+use crate::machine::Machine;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The longest [`Span`] in bytes: it touches two pages at most.
+pub const SPAN_BYTES: usize = PAGE_SIZE as usize;
+
+/// A resolved piece of user memory. Valid until the next change of any space.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    frames: [Frame; 2],
+    offset: usize,
+    length: usize,
+}
+
+impl Span {
+    /// No bytes at all.
+    pub const EMPTY: Span = Span {
+        frames: [Frame::from_number(0); 2],
+        offset: 0,
+        length: 0,
+    };
+
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The same with at most `length` bytes.
+    pub fn shortened(self, length: usize) -> Span {
+        Span {
+            length: self.length.min(length),
+            ..self
+        }
+    }
+
+    /// The physical address of byte `at`, and how many bytes follow it in the
+    /// same frame.
+    fn physical(&self, at: usize) -> (u64, usize) {
+        let offset = self.offset + at;
+        let (frame, offset) = if offset < SPAN_BYTES {
+            (self.frames[0], offset)
+        } else {
+            (self.frames[1], offset - SPAN_BYTES)
+        };
+        let there = (SPAN_BYTES - offset).min(self.length - at);
+        (frame.address() + offset as u64, there)
+    }
+}
+
+/// An address that could not be resolved, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultAt {
+    /// The first address of the page at fault that was wanted.
+    pub address: u64,
+    /// Why.
+    pub fault: Fault,
+}
+
+/// What identifies a futex: two threads meet if they have the same key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum FutexKey {
+    /// In memory that the space has for itself (its id, the address).
+    Private(u64, u64),
+    /// In memory that is shared through a window.
+    Shared(Frame, u64),
+}
+
+impl<M: Machine> Memory<M> {
+    /// Resolves an address to memory that the kernel can reach: device memory
+    /// that a program has mapped is not in the direct map.
+    #[inline]
+    fn reach(&mut self, space: Ref<Space>, address: u64, intent: Intent) -> Result<Frame, Fault> {
+        let frame = self.resolve(space, address, intent)?;
+        match self.records.get(frame.number() as usize) {
+            Some(record) if record.kind() != FrameKind::Unknown => Ok(frame),
+            _ => Err(Fault::Denied),
+        }
+    }
+
+    /// Resolves `length` bytes, at most [`SPAN_BYTES`], from `address` on.
+    ///
+    /// # Errors
+    ///
+    /// The first page that could not be resolved.
+    ///
+    /// # Panics
+    ///
+    /// If `length` is more than [`SPAN_BYTES`].
+    pub fn span(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        length: usize,
+        intent: Intent,
+    ) -> Result<Span, FaultAt> {
+        assert!(length <= SPAN_BYTES);
+        if length == 0 {
+            return Ok(Span::EMPTY);
+        }
+        let at = |address| move |fault| FaultAt { address, fault };
+        let first = self.reach(space, address, intent).map_err(at(address))?;
+        let offset = (address % PAGE_SIZE) as usize;
+        let mut frames = [first; 2];
+        if offset + length > SPAN_BYTES {
+            let second = address - offset as u64 + PAGE_SIZE;
+            frames[1] = self.reach(space, second, intent).map_err(at(second))?;
+            // Settling the second page of a window can have parted the first.
+            frames[0] = self.reach(space, address, intent).map_err(at(address))?;
+        }
+        Ok(Span {
+            frames,
+            offset,
+            length,
+        })
+    }
+
+    /// Copies `from` to `to`, as far as both go. They may overlap.
+    pub fn copy_span(&mut self, from: &Span, to: &Span) {
+        let length = from.length.min(to.length);
+        let mut at = 0;
+        while at < length {
+            let (source, source_left) = from.physical(at);
+            let (target, target_left) = to.physical(at);
+            let count = source_left.min(target_left).min(length - at);
+            let source = self.machine.direct(source);
+            let target = self.machine.direct(target);
+            // SAFETY: both are within one frame each that `resolve` found, which
+            // are RAM or mapped device memory; nobody keeps references into user
+            // memory.
+            unsafe { target.copy_from(source, count) };
+            at += count;
+        }
+    }
+
+    /// Copies bytes out of a span.
+    pub fn read_span(&self, from: &Span, into: &mut [u8]) {
+        let length = from.length.min(into.len());
+        let mut at = 0;
+        while at < length {
+            let (source, left) = from.physical(at);
+            let count = left.min(length - at);
+            let source = self.machine.direct(source);
+            // SAFETY: as in `copy_span`; `into` is kernel memory.
+            unsafe { into[at..].as_mut_ptr().copy_from(source, count) };
+            at += count;
+        }
+    }
+
+    /// Copies bytes into a span.
+    pub fn write_span(&mut self, to: &Span, from: &[u8]) {
+        let length = to.length.min(from.len());
+        let mut at = 0;
+        while at < length {
+            let (target, left) = to.physical(at);
+            let count = left.min(length - at);
+            let target = self.machine.direct(target);
+            // SAFETY: as in `copy_span`; `from` is kernel memory.
+            unsafe { target.copy_from(from[at..].as_ptr(), count) };
+            at += count;
+        }
+    }
+
+    /// Reads from a space's memory.
+    ///
+    /// # Errors
+    ///
+    /// The first page that could not be resolved; what lies before it is read.
+    pub fn read(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        into: &mut [u8],
+    ) -> Result<(), FaultAt> {
+        let mut address = address;
+        for piece in into.chunks_mut(SPAN_BYTES) {
+            let span = self.span(space, address, piece.len(), Intent::Read)?;
+            self.read_span(&span, piece);
+            address = address.wrapping_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes to a space's memory with one of the writing intents.
+    ///
+    /// # Errors
+    ///
+    /// The first page that could not be resolved; what lies before it is written.
+    pub fn write(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        from: &[u8],
+        intent: Intent,
+    ) -> Result<(), FaultAt> {
+        let mut address = address;
+        for piece in from.chunks(SPAN_BYTES) {
+            let span = self.span(space, address, piece.len(), intent)?;
+            self.write_span(&span, piece);
+            address = address.wrapping_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Replaces the 64-bit word at `address`, which is a multiple of 8, by `new`
+    /// if it is `expected`. Returns what it was.
+    ///
+    /// # Errors
+    ///
+    /// Why the address cannot be written; `Denied` if it is not a multiple of 8.
+    pub fn compare_exchange(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, Fault> {
+        if !address.is_multiple_of(8) {
+            return Err(Fault::Denied);
+        }
+        let frame = self.reach(space, address, Intent::Write)?;
+        let word = self.machine.direct(frame.address() + address % PAGE_SIZE);
+        // SAFETY: eight aligned bytes of a frame that `resolve` found. Programs
+        // may change them at the same time: hence the atomic.
+        let word = unsafe { &*word.cast::<AtomicU64>() };
+        let order = Ordering::SeqCst;
+        Ok(word
+            .compare_exchange(expected, new, order, order)
+            .unwrap_or_else(|was| was))
+    }
+
+    /// The 32-bit word at `address`, which is a multiple of 4.
+    ///
+    /// # Errors
+    ///
+    /// Why the address cannot be read; `Denied` if it is not a multiple of 4.
+    pub fn load_word(&mut self, space: Ref<Space>, address: u64) -> Result<u32, Fault> {
+        Ok(self
+            .word(space, address, Intent::Read)?
+            .load(Ordering::SeqCst))
+    }
+
+    /// Stores the 32-bit word at `address`, which is a multiple of 4.
+    ///
+    /// # Errors
+    ///
+    /// Why the address cannot be written; `Denied` if it is not a multiple of 4.
+    pub fn store_word(&mut self, space: Ref<Space>, address: u64, value: u32) -> Result<(), Fault> {
+        self.word(space, address, Intent::Write)?
+            .store(value, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn word(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        intent: Intent,
+    ) -> Result<&AtomicU32, Fault> {
+        if !address.is_multiple_of(4) {
+            return Err(Fault::Denied);
+        }
+        let frame = self.reach(space, address, intent)?;
+        let word = self.machine.direct(frame.address() + address % PAGE_SIZE);
+        // SAFETY: as in `compare_exchange`, with four bytes.
+        Ok(unsafe { &*word.cast::<AtomicU32>() })
+    }
+
+    /// The key of the futex at `address`, which is a multiple of 4. Memory that
+    /// the space shared out through windows of its own stays private to it here:
+    /// whether somebody maps such a window must not part threads of the space.
+    ///
+    /// # Errors
+    ///
+    /// Why the address cannot be read; `Denied` if it is not a multiple of 4.
+    pub fn futex_key(&mut self, space: Ref<Space>, address: u64) -> Result<FutexKey, Fault> {
+        if !address.is_multiple_of(4) {
+            return Err(Fault::Denied);
+        }
+        let frame = self.reach(space, address, Intent::Read)?;
+        let here = self.get(space);
+        let root = here.root().ok_or(Fault::Denied)?;
+        let entry = self.walk(root, address).entry;
+        let shared = match entry.kind() {
+            Kind::Shared => !entry.is_exported(),
+            kind => kind == Kind::Pinned,
+        };
+        Ok(if shared {
+            FutexKey::Shared(frame, address % PAGE_SIZE)
+        } else {
+            FutexKey::Private(here.id(), address)
+        })
+    }
+}

@@ -1,0 +1,645 @@
+//! Mapping, unmapping and protecting ranges of a space.
+//!
+//! A range is written with the largest entries that fit it, so demand-zero
+//! memory and windows of any size cost a few entries at each end. Work that
+//! grows with what is mapped is cut into steps; a step's flush comes before the
+//! frames that it freed are used again and before it returns.
+
+use super::entry::{Caching, Entry, Kind};
+use super::frame::{Frame, FrameKind, table};
+use super::space::STEP_LINES;
+use super::store::Ref;
+use super::tree::{Place, ROOT_LEVEL, Stale, index, span};
+use super::{Error, Memory, PAGE_SIZE, Progress, Space};
+use crate::machine::Machine;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+use libipc::abi::Protection;
+use libipc::abi::USER_END;
+
+/// What a range is filled with.
+#[derive(Clone, Copy)]
+pub(super) enum Fill {
+    /// The same entry everywhere, at any level.
+    Same(Entry),
+    /// Consecutive frames from `frame` on at `address`, with the permissions of
+    /// `like`.
+    Frames {
+        frame: Frame,
+        address: u64,
+        like: Entry,
+    },
+}
+
+/// The range of `pages` pages from `address` on, if it lies in user space.
+///
+/// # Errors
+///
+/// `InvalidArgument` if `address` is not a page's or there are no pages,
+/// `BadAddress` if not all of it is user space.
+pub(super) fn user_range(address: u64, pages: u64) -> Result<Range<u64>, Error> {
+    if !address.is_multiple_of(PAGE_SIZE) || pages == 0 {
+        return Err(Error::InvalidArgument);
+    }
+    let bytes = pages.checked_mul(PAGE_SIZE).ok_or(Error::BadAddress)?;
+    let end = address.checked_add(bytes).ok_or(Error::BadAddress)?;
+    if end > USER_END {
+        return Err(Error::BadAddress);
+    }
+    Ok(address..end)
+}
+
+/// # Errors
+///
+/// `InvalidArgument` for write and execute together.
+fn check_protection(protection: Protection) -> Result<(), Error> {
+    if protection.contains(Protection::WRITE.union(Protection::EXECUTE)) {
+        return Err(Error::InvalidArgument);
+    }
+    Ok(())
+}
+
+/// Where the entry of this level ends that `at` goes through, or the range.
+#[inline]
+fn slot_end(at: u64, level: u8, end: u64) -> u64 {
+    ((at & !(span(level) - 1)) + span(level)).min(end)
+}
+
+/// The line bits of the entries that `at..end` goes through in one table.
+fn lines_of(at: u64, end: u64, level: u8) -> u64 {
+    let first = index(at, level) / 8;
+    let last = index(end - 1, level) / 8;
+    u64::MAX >> (63 - (last - first)) << first
+}
+
+impl<M: Machine> Memory<M> {
+    /// Maps `pages` pages of demand-zero memory at `address`. No page gets a
+    /// frame before it is touched.
+    ///
+    /// # Errors
+    ///
+    /// `Occupied` if something is mapped there, `NoMemory` if the space's pool
+    /// cannot pay for tables, `BadAddress` for a range that is not user space,
+    /// `InvalidArgument` for one that is empty or not of pages, or for write and
+    /// execute together, `Gone` if the space has ended. Nothing has changed then.
+    pub fn map_anonymous(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        pages: u64,
+        protection: Protection,
+    ) -> Result<(), Error> {
+        let range = user_range(address, pages)?;
+        check_protection(protection)?;
+        self.fill(space, range, Fill::Same(Entry::zero(protection)))
+    }
+
+    /// Maps physical memory that no pool owns, pinned: the frames from `frame`
+    /// on. They may at most be given `limit`. Call again with the rest of range
+    /// and frames while the answer is `More`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::map_anonymous`], `AccessDenied` if `protection` is more than
+    /// `limit`, and `InvalidArgument` if a frame is pool memory or has no number.
+    /// What earlier steps mapped stays.
+    pub fn map_physical(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        pages: u64,
+        frame: Frame,
+        protection: Protection,
+        limit: Protection,
+        caching: Caching,
+    ) -> Result<Progress, Error> {
+        let mut range = user_range(address, pages)?;
+        check_protection(protection)?;
+        if !(limit | Protection::READ).contains(protection) {
+            return Err(Error::AccessDenied);
+        }
+        let end = range.end;
+        range.end = end.min(range.start + STEP_LINES as u64 * 8 * PAGE_SIZE);
+        let first = frame.number() as u64;
+        let last = first + (range.end - range.start) / PAGE_SIZE - 1;
+        if last > u32::MAX as u64 || !(first..=last).all(|number| self.may_be_pinned(number)) {
+            return Err(Error::InvalidArgument);
+        }
+        let like = Entry::pinned(frame, protection, limit, caching);
+        let mapped = range.end;
+        self.fill(
+            space,
+            range,
+            Fill::Frames {
+                frame,
+                address,
+                like,
+            },
+        )?;
+        Ok(if mapped == end {
+            Progress::Done
+        } else {
+            Progress::More(mapped)
+        })
+    }
+
+    fn may_be_pinned(&self, number: u64) -> bool {
+        match self.records.get(number as usize) {
+            Some(record) => matches!(record.kind(), FrameKind::Foreign | FrameKind::Unknown),
+            None => true,
+        }
+    }
+
+    /// Unmaps what is mapped in the range. Call again with the rest of the range
+    /// while the answer is `More`.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if a table has to be split or copied first and the pool cannot
+    /// pay: what lies below may be unmapped already. `BadAddress`,
+    /// `InvalidArgument` and `Gone` as [`Memory::map_anonymous`].
+    pub fn unmap(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        pages: u64,
+    ) -> Result<Progress, Error> {
+        let range = user_range(address, pages)?;
+        let root = self.living_root(space)?;
+        let mut step = Step::new();
+        let result = self.unmap_in(space, root, ROOT_LEVEL, range.clone(), &mut step);
+        self.flush(space, step.stale);
+        result.map(|reached| progress(reached, range.end))
+    }
+
+    /// Changes what the mapped pages of the range permit. Call again with the
+    /// rest of the range while the answer is `More`.
+    ///
+    /// # Errors
+    ///
+    /// `BadAddress` if a page is not mapped, `AccessDenied` if one may not be
+    /// given this permission, `NoMemory` if a table has to be split or copied
+    /// first and the pool cannot pay, `InvalidArgument` and `Gone` as
+    /// [`Memory::map_anonymous`]. Each step checks all its pages before it
+    /// changes the first; earlier steps stay done.
+    pub fn protect(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        pages: u64,
+        protection: Protection,
+    ) -> Result<Progress, Error> {
+        let range = user_range(address, pages)?;
+        check_protection(protection)?;
+        let root = self.living_root(space)?;
+        let mut budget = STEP_LINES;
+        let checked = self.check_in(root, ROOT_LEVEL, range.clone(), protection, &mut budget)?;
+        let mut step = Step::new();
+        let start = range.start;
+        let result = self.protect_in(
+            space,
+            root,
+            ROOT_LEVEL,
+            start..checked,
+            protection,
+            &mut step,
+        );
+        self.flush(space, step.stale);
+        result.map(|()| progress(checked, range.end))
+    }
+
+    /// The first mapped run at or above `address`: its start and its length in
+    /// pages; `None` if nothing is mapped there. A long run may be cut off, its
+    /// rest is the next run.
+    pub fn next_mapped(&self, space: Ref<Space>, address: u64) -> Option<(u64, u64)> {
+        let root = self.get(space).root()?;
+        let address = address & !(PAGE_SIZE - 1);
+        if address >= USER_END {
+            return None;
+        }
+        let mut run = None;
+        let mut budget = STEP_LINES;
+        self.run_in(root, ROOT_LEVEL, address..USER_END, &mut run, &mut budget);
+        run.map(|run| (run.start, (run.end - run.start) / PAGE_SIZE))
+    }
+
+    fn living_root(&self, space: Ref<Space>) -> Result<Frame, Error> {
+        self.get(space).root().ok_or(Error::Gone)
+    }
+
+    /// Fills a vacant range. Changes nothing if it fails.
+    pub(super) fn fill(
+        &mut self,
+        space: Ref<Space>,
+        range: Range<u64>,
+        what: Fill,
+    ) -> Result<(), Error> {
+        let root = self.living_root(space)?;
+        if !self.is_vacant(root, ROOT_LEVEL, range.clone()) {
+            return Err(Error::Occupied);
+        }
+        let mut filled = range.start;
+        let result = self.fill_in(space, root, ROOT_LEVEL, range.clone(), what, &mut filled);
+        if result.is_err() {
+            // What was filled are whole entries on owned paths: taking them out
+            // again needs nothing, so it cannot fail.
+            let mut undone = range.start;
+            while undone < filled {
+                let mut step = Step::new();
+                let rest = undone..filled;
+                undone = self.unmap_in(space, root, ROOT_LEVEL, rest, &mut step)?;
+                self.flush(space, step.stale);
+            }
+        }
+        result
+    }
+
+    fn is_vacant(&self, in_table: Frame, level: u8, range: Range<u64>) -> bool {
+        if self.record(in_table).lines & lines_of(range.start, range.end, level) == 0 {
+            return true;
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let next = slot_end(at, level, range.end);
+            let entry = self.entry(in_table, index(at, level));
+            // A table that is there is not empty, so only one at the edge of the
+            // range can have room.
+            let vacant = entry.is_absent()
+                || (entry.is_table()
+                    && next - at < span(level)
+                    && self.is_vacant(entry.frame(), level - 1, at..next));
+            if !vacant {
+                return false;
+            }
+            at = next;
+        }
+        true
+    }
+
+    fn fill_in(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        level: u8,
+        range: Range<u64>,
+        what: Fill,
+        reached: &mut u64,
+    ) -> Result<(), Error> {
+        if level == 1 {
+            self.fill_leaves(in_table, range.clone(), what)?;
+            *reached = range.end;
+            return Ok(());
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let next = slot_end(at, level, range.end);
+            let index = index(at, level);
+            match what {
+                Fill::Same(entry) if next - at == span(level) => {
+                    if entry.kind() == Kind::Link {
+                        self.mapping_bump(entry.mapping(), 1)?;
+                    }
+                    self.set_entry(in_table, index, entry);
+                    *reached = next;
+                }
+                _ => {
+                    let entry = self.entry(in_table, index);
+                    let child = if entry.is_absent() {
+                        self.add_table(space, in_table, index)?
+                    } else if entry.is_writable() {
+                        entry.frame()
+                    } else {
+                        self.own_table(space, in_table, index, entry, at)?.frame()
+                    };
+                    let result = self.fill_in(space, child, level - 1, at..next, what, reached);
+                    if result.is_err() && self.record(child).lines == 0 {
+                        self.clear_entry(in_table, index);
+                        self.drop_table(child);
+                        self.flush(space, Stale::Page(at));
+                    }
+                    result?;
+                }
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// Fills part of a lowest table, all of it or nothing.
+    fn fill_leaves(&mut self, in_table: Frame, range: Range<u64>, what: Fill) -> Result<(), Error> {
+        let first = index(range.start, 1);
+        let count = ((range.end - range.start) / PAGE_SIZE) as usize;
+        match what {
+            Fill::Same(entry) => {
+                if entry.kind() == Kind::Link {
+                    self.mapping_bump(entry.mapping(), count as u32)?;
+                }
+                let slots = &table(&self.machine, in_table)[first..first + count];
+                // Eight stores to a turn: this loop is most of what mapping
+                // a small range costs.
+                let (lines, rest) = slots.as_chunks::<8>();
+                for line in lines {
+                    for slot in line {
+                        slot.store(entry.bits(), Ordering::Relaxed);
+                    }
+                }
+                for slot in rest {
+                    slot.store(entry.bits(), Ordering::Relaxed);
+                }
+            }
+            Fill::Frames {
+                frame,
+                address,
+                like,
+            } => {
+                let slots = &table(&self.machine, in_table)[first..first + count];
+                let from = frame.address() + (range.start - address);
+                for (slot, number) in slots.iter().zip(from / PAGE_SIZE..) {
+                    let frame = Frame::from_number(number as u32);
+                    let entry = Entry::page(Kind::Pinned, frame, like);
+                    slot.store(entry.bits(), Ordering::Relaxed);
+                }
+            }
+        }
+        self.record_mut(in_table).lines |= lines_of(range.start, range.end, 1);
+        Ok(())
+    }
+
+    /// Unmaps a range below a table that the space owns; returns how far it came.
+    fn unmap_in(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        level: u8,
+        range: Range<u64>,
+        step: &mut Step,
+    ) -> Result<u64, Error> {
+        if level == 1 {
+            return Ok(self.unmap_leaves(in_table, range, step));
+        }
+        let mut at = range.start;
+        while at < range.end {
+            if self.record(in_table).lines & lines_of(at, range.end, level) == 0 {
+                break;
+            }
+            let next = slot_end(at, level, range.end);
+            let index = index(at, level);
+            let mut entry = self.entry(in_table, index);
+            if entry.is_absent() {
+                at = next;
+                continue;
+            }
+            if !step.spend() {
+                return Ok(at);
+            }
+            if next - at == span(level) {
+                if entry.is_table() {
+                    step.stale = Stale::Everything;
+                    if !self.clear_below(entry.frame(), &mut step.budget) {
+                        return Ok(at);
+                    }
+                }
+                self.drop_entry(entry);
+                self.clear_entry(in_table, index);
+            } else {
+                if !entry.is_table() {
+                    let place = Place {
+                        table: in_table,
+                        index,
+                        level,
+                        entry,
+                    };
+                    entry = Entry::table(self.split(space, place)?, true);
+                } else if !entry.is_writable() {
+                    entry = self.own_table(space, in_table, index, entry, at)?;
+                }
+                let child = entry.frame();
+                let reached = self.unmap_in(space, child, level - 1, at..next, step);
+                if self.record(child).lines == 0 {
+                    step.stale = Stale::Everything;
+                    self.clear_entry(in_table, index);
+                    self.drop_table(child);
+                }
+                let reached = reached?;
+                if reached < next {
+                    return Ok(reached);
+                }
+            }
+            at = next;
+        }
+        Ok(range.end)
+    }
+
+    fn unmap_leaves(&mut self, in_table: Frame, range: Range<u64>, step: &mut Step) -> u64 {
+        let mut occupied = self.record(in_table).lines & lines_of(range.start, range.end, 1);
+        let base = range.start & !(span(2) - 1);
+        while occupied != 0 {
+            let line = occupied.trailing_zeros() as usize;
+            occupied &= occupied - 1;
+            let line_start = base + line as u64 * 8 * PAGE_SIZE;
+            if !step.spend() {
+                return line_start.max(range.start);
+            }
+            let slots = &table(&self.machine, in_table)[line * 8..line * 8 + 8];
+            let whole = line_start >= range.start && line_start + 8 * PAGE_SIZE <= range.end;
+            let all = slots
+                .iter()
+                .fold(0, |all, slot| all | slot.load(Ordering::Relaxed));
+            if whole && !Entry::refers(all) {
+                // Untouched memory: nothing to drop, nothing remembered.
+                for slot in slots {
+                    slot.store(0, Ordering::Relaxed);
+                }
+                self.record_mut(in_table).lines &= !(1 << line);
+                continue;
+            }
+            for offset in 0..8 {
+                let at = line_start + offset as u64 * PAGE_SIZE;
+                if !range.contains(&at) {
+                    continue;
+                }
+                let entry = self.entry(in_table, line * 8 + offset);
+                if entry.is_absent() {
+                    continue;
+                }
+                if entry.is_present() {
+                    step.stale.add(at);
+                }
+                self.drop_entry(entry);
+                self.clear_entry(in_table, line * 8 + offset);
+            }
+        }
+        range.end
+    }
+
+    /// Checks that all of the range is mapped and may be given `protection`, as
+    /// far as the budget goes; returns how far that is.
+    fn check_in(
+        &self,
+        in_table: Frame,
+        level: u8,
+        range: Range<u64>,
+        protection: Protection,
+        budget: &mut u32,
+    ) -> Result<u64, Error> {
+        let mut at = range.start;
+        while at < range.end {
+            if level > 1 || at.is_multiple_of(8 * PAGE_SIZE) {
+                if *budget == 0 {
+                    return Ok(at);
+                }
+                *budget -= 1;
+            }
+            let next = slot_end(at, level, range.end);
+            let entry = self.entry(in_table, index(at, level));
+            if entry.is_absent() {
+                return Err(Error::BadAddress);
+            } else if entry.is_table() {
+                let reached =
+                    self.check_in(entry.frame(), level - 1, at..next, protection, budget)?;
+                if reached < next {
+                    return Ok(reached);
+                }
+            } else if !entry.limit().contains(protection) {
+                return Err(Error::AccessDenied);
+            }
+            at = next;
+        }
+        Ok(range.end)
+    }
+
+    fn protect_in(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        level: u8,
+        range: Range<u64>,
+        protection: Protection,
+        step: &mut Step,
+    ) -> Result<(), Error> {
+        let mut at = range.start;
+        while at < range.end {
+            let next = slot_end(at, level, range.end);
+            let index = index(at, level);
+            let mut entry = self.entry(in_table, index);
+            if !entry.is_table() && next - at == span(level) {
+                self.protect_entry(space, in_table, index, at, protection, step);
+                at = next;
+                continue;
+            }
+            if !entry.is_table() {
+                let place = Place {
+                    table: in_table,
+                    index,
+                    level,
+                    entry,
+                };
+                entry = Entry::table(self.split(space, place)?, true);
+            } else if !entry.is_writable() {
+                entry = self.own_table(space, in_table, index, entry, at)?;
+            }
+            self.protect_in(space, entry.frame(), level - 1, at..next, protection, step)?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn protect_entry(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        index: usize,
+        address: u64,
+        protection: Protection,
+        step: &mut Step,
+    ) {
+        let old = self.entry(in_table, index);
+        let mut new = old.with_protection(protection);
+        if old.kind() == Kind::Private {
+            let record = self.record(old.frame());
+            let pool = self.get(space).pool();
+            // Spares the write fault that would take the page back; where that
+            // has something to do, it is left to it.
+            let own = old.is_writable()
+                || (record.count() == 1
+                    && record.kind() != FrameKind::Foreign
+                    && record.pool() == Some(pool));
+            if own {
+                new = new.unmasked();
+            }
+        }
+        if old.permits_more_than(new) {
+            step.stale.add(address);
+        }
+        self.set_entry(in_table, index, new);
+    }
+
+    /// Adds what is mapped in `range` to `run`; returns whether it may go on.
+    fn run_in(
+        &self,
+        in_table: Frame,
+        level: u8,
+        range: Range<u64>,
+        run: &mut Option<Range<u64>>,
+        budget: &mut u32,
+    ) -> bool {
+        let mut at = range.start;
+        while at < range.end {
+            let next = slot_end(at, level, range.end);
+            let entry = self.entry(in_table, index(at, level));
+            if entry.is_table() {
+                if !self.run_in(entry.frame(), level - 1, at..next, run, budget) {
+                    return false;
+                }
+            } else if entry.is_absent() {
+                if run.is_some() {
+                    return false;
+                }
+                if self.record(in_table).lines & lines_of(at, range.end, level) == 0 {
+                    return true;
+                }
+            } else {
+                if *budget == 0 {
+                    return false;
+                }
+                *budget -= 1;
+                match run {
+                    Some(run) => run.end = next,
+                    None => *run = Some(at..next),
+                }
+            }
+            at = next;
+        }
+        true
+    }
+}
+
+/// What one step may still do, and what it has to flush.
+struct Step {
+    budget: u32,
+    stale: Stale,
+}
+
+impl Step {
+    fn new() -> Step {
+        Step {
+            budget: STEP_LINES,
+            stale: Stale::Nothing,
+        }
+    }
+
+    /// Whether there is budget for one more line.
+    fn spend(&mut self) -> bool {
+        let some = self.budget > 0;
+        self.budget = self.budget.saturating_sub(1);
+        some
+    }
+}
+
+fn progress(reached: u64, end: u64) -> Progress {
+    if reached == end {
+        Progress::Done
+    } else {
+        Progress::More(reached)
+    }
+}

@@ -1,0 +1,393 @@
+//! Address spaces: making, snapshotting, loading and ending them.
+//!
+//! A space is a root table, the pool that pays for what is added to it, and a
+//! pager. Whoever keeps a reference to a space *holds* it; a space that has
+//! ended is an empty shell until the last hold is given back.
+//!
+//! A snapshot is a new root whose entries refer to the same lower tables. Write
+//! permission of a page is the AND over all levels, so masking the entries of
+//! both roots protects everything below at once, whatever there is: the cost
+//! does not depend on the amount of memory.
+//!
+//! Invariant: a CPU is in `active` exactly if the space's root is loaded there;
+//! the root's count is one, and its upper half is the kernel's.
+
+use super::entry::{Entry, Kind};
+use super::frame::{Content, Frame, FrameKind, table};
+use super::store::{Object, ObjectKind, Ref};
+use super::tree::{ENTRIES, USER_LINES};
+use super::{Error, Memory, Pool};
+use crate::machine::{CpuSet, Machine};
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+use libipc::abi::USER_END;
+
+/// Whom to ask for pages: an opaque word of the object layer, which alone knows
+/// what kind of reference it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PagerRef(pub u64);
+
+/// An address space.
+#[derive(Debug)]
+pub struct Space {
+    id: u64,
+    pub(super) pool: Ref<Pool>,
+    /// `None` from the moment its end begins.
+    root: Option<Frame>,
+    /// The root of a space whose end has begun and is not done.
+    remains: Option<Frame>,
+    pager: Option<PagerRef>,
+    active: CpuSet,
+    native: Range<u64>,
+    holds: u32,
+}
+
+impl Object for Space {
+    const KIND: ObjectKind = ObjectKind::Space;
+}
+
+impl Space {
+    /// A number that no other space had or will have.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Who pays for what is added to the space.
+    pub fn pool(&self) -> Ref<Pool> {
+        self.pool
+    }
+
+    /// Who is asked for pages that nothing is known about.
+    pub fn pager(&self) -> Option<PagerRef> {
+        self.pager
+    }
+
+    /// The CPUs on which the space is loaded.
+    pub fn active(&self) -> CpuSet {
+        self.active
+    }
+
+    /// Addresses from which system calls are native; from elsewhere they go to
+    /// the thread's upcall address.
+    pub fn native_range(&self) -> &Range<u64> {
+        &self.native
+    }
+
+    /// Whether it has ended or is being ended.
+    pub fn has_ended(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Whether nothing but holds is left of it.
+    pub(super) fn is_shell(&self) -> bool {
+        self.root.is_none() && self.remains.is_none()
+    }
+
+    #[inline]
+    pub(super) fn root(&self) -> Option<Frame> {
+        self.root
+    }
+}
+
+/// How far an operation that is cut into steps has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Progress {
+    /// All is done.
+    Done,
+    /// All below this address is done; call again with the rest.
+    More(u64),
+}
+
+/// How many cache lines of tables one step looks at: about 50,000 instructions.
+pub(super) const STEP_LINES: u32 = 1024;
+
+impl<M: Machine> Memory<M> {
+    /// Makes an empty space with one hold, the caller's. `pool` pays for it and
+    /// for what is added to it.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if the pool cannot pay, `Gone` if it has ended.
+    pub fn space_create(
+        &mut self,
+        pool: Ref<Pool>,
+        pager: Option<PagerRef>,
+    ) -> Result<Ref<Space>, Error> {
+        self.new_space(pool, pager, 0..USER_END)
+    }
+
+    fn new_space(
+        &mut self,
+        pool: Ref<Pool>,
+        pager: Option<PagerRef>,
+        native: Range<u64>,
+    ) -> Result<Ref<Space>, Error> {
+        let id = self.next_space_id;
+        let space = Space {
+            id,
+            pool,
+            root: None,
+            remains: None,
+            pager,
+            active: CpuSet::EMPTY,
+            native,
+            holds: 1,
+        };
+        let space = self.create(pool, space)?;
+        match self.take(pool, FrameKind::Table, Content::Zero) {
+            Ok(root) => {
+                self.copy_kernel_half(root);
+                self.get_mut(space).root = Some(root);
+                self.next_space_id += 1;
+                Ok(space)
+            }
+            Err(error) => {
+                self.destroy(space);
+                Err(error)
+            }
+        }
+    }
+
+    /// The kernel's entries are fixed at boot and the same in every root.
+    fn copy_kernel_half(&mut self, root: Frame) {
+        let from = table(&self.machine, self.machine.kernel_root());
+        let to = table(&self.machine, root);
+        let mut lines = self.kernel_lines;
+        while lines != 0 {
+            let first = lines.trailing_zeros() as usize * 8;
+            lines &= lines - 1;
+            for index in first..first + 8 {
+                let bits = from[index].load(Ordering::Relaxed);
+                to[index].store(bits, Ordering::Relaxed);
+            }
+        }
+        self.record_mut(root).lines = self.kernel_lines;
+    }
+
+    /// Which lines of the kernel's root have entries; looked at once, at boot.
+    pub(super) fn find_kernel_lines(&mut self) {
+        let root = table(&self.machine, self.machine.kernel_root());
+        let used = |index: &usize| root[*index].load(Ordering::Relaxed) != 0;
+        let half = ENTRIES / 2..ENTRIES;
+        self.kernel_lines = half
+            .filter(used)
+            .fold(0, |lines, index| lines | 1 << (index / 8));
+    }
+
+    /// Makes a copy-on-write copy of `source` with one hold, the caller's, and
+    /// the same pager. `pool` pays for it and for what it comes to own. Costs
+    /// the same whatever is mapped.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if the pool cannot pay, `Gone` if the pool or the source has
+    /// ended, `Exhausted` if a count is at its highest value.
+    pub fn space_snapshot(
+        &mut self,
+        source: Ref<Space>,
+        pool: Ref<Pool>,
+    ) -> Result<Ref<Space>, Error> {
+        let from = self.get(source);
+        let from_root = from.root.ok_or(Error::Gone)?;
+        let (pager, native, active) = (from.pager, from.native.clone(), from.active);
+        let copy = self.new_space(pool, pager, native)?;
+        let root = self.get(copy).root.expect("it was just made");
+        let lines = self.record(from_root).lines & USER_LINES;
+        match self.copy_entries(from_root, root, lines) {
+            Ok(masked) => {
+                // Before this call returns, no CPU may write through what it
+                // remembers from before the masking.
+                if masked && !active.is_empty() {
+                    self.statistics.full_flushes += 1;
+                    self.machine.flush_all(active);
+                }
+                Ok(copy)
+            }
+            Err(error) => {
+                while self.space_end_step(copy) != Progress::Done {}
+                self.space_release(copy);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sets the addresses from which system calls are native.
+    pub fn space_set_native_range(&mut self, space: Ref<Space>, native: Range<u64>) {
+        self.get_mut(space).native = native;
+    }
+
+    /// Sets who is asked for pages that nothing is known about.
+    pub fn space_set_pager(&mut self, space: Ref<Space>, pager: Option<PagerRef>) {
+        self.get_mut(space).pager = pager;
+    }
+
+    /// The space that is loaded on `cpu`.
+    #[inline]
+    pub fn space_on(&self, cpu: usize) -> Option<Ref<Space>> {
+        self.loaded[cpu]
+    }
+
+    /// Loads `space` on this CPU, if it is not loaded there already.
+    ///
+    /// # Errors
+    ///
+    /// `Gone` if the space has ended; what was loaded before still is.
+    #[inline]
+    pub fn space_load(&mut self, space: Ref<Space>) -> Result<(), Error> {
+        let cpu = self.machine.cpu();
+        if self.loaded[cpu] == Some(space) {
+            return Ok(());
+        }
+        let to = self.get_mut(space);
+        let root = to.root.ok_or(Error::Gone)?;
+        to.active.insert(cpu);
+        if let Some(old) = self.loaded[cpu].replace(space) {
+            self.get_mut(old).active.remove(cpu);
+        }
+        self.statistics.root_loads += 1;
+        self.machine.load_root(root);
+        Ok(())
+    }
+
+    /// Loads the kernel's own root on this CPU, so that it is in no space.
+    pub fn space_unload(&mut self) {
+        let cpu = self.machine.cpu();
+        if let Some(old) = self.loaded[cpu].take() {
+            self.get_mut(old).active.remove(cpu);
+            self.statistics.root_loads += 1;
+            let root = self.machine.kernel_root();
+            self.machine.load_root(root);
+        }
+    }
+
+    /// One more hold on the space.
+    ///
+    /// # Errors
+    ///
+    /// `Exhausted` if there are 2^32 - 1 holds.
+    pub fn space_hold(&mut self, space: Ref<Space>) -> Result<(), Error> {
+        let holds = &mut self.get_mut(space).holds;
+        *holds = holds.checked_add(1).ok_or(Error::Exhausted)?;
+        Ok(())
+    }
+
+    /// Gives a hold back. With the last one, a space that has ended is
+    /// forgotten. One that has not must be ended before.
+    ///
+    /// # Panics
+    ///
+    /// If the last hold of a space that has not ended is given back.
+    pub fn space_release(&mut self, space: Ref<Space>) {
+        let here = self.get_mut(space);
+        here.holds -= 1;
+        let (holds, gone) = (here.holds, here.is_shell());
+        if holds == 0 {
+            assert!(gone, "the last hold of a space is given back after its end");
+            self.destroy(space);
+        }
+    }
+
+    /// How many holds there are on the space.
+    pub fn space_holds(&self, space: Ref<Space>) -> u32 {
+        self.get(space).holds
+    }
+
+    /// Ends a space, a step at a time: call until `Done` (the address in `More`
+    /// means nothing here). It is taken off every CPU by the first step; what it
+    /// alone reaches is given back. Ending an ended space is `Done` at once.
+    pub fn space_end_step(&mut self, space: Ref<Space>) -> Progress {
+        let here = self.get_mut(space);
+        here.remains = here.root.take().or(here.remains);
+        let active = core::mem::replace(&mut here.active, CpuSet::EMPTY);
+        let Some(root) = here.remains else {
+            return Progress::Done;
+        };
+        if !active.is_empty() {
+            for cpu in active.iter() {
+                self.loaded[cpu] = None;
+            }
+            self.statistics.root_loads += active.0.count_ones() as u64;
+            let kernel_root = self.machine.kernel_root();
+            self.machine.load_root_on(active, kernel_root);
+        }
+        let mut budget = STEP_LINES;
+        let emptied = self.clear_table(root, USER_LINES, &mut budget);
+        if emptied {
+            self.get_mut(space).remains = None;
+            self.clear_kernel_half(root);
+            self.drop_table(root);
+        }
+        // No CPU has the space loaded, so none remembers what went away.
+        self.free_pending();
+        if emptied {
+            Progress::Done
+        } else {
+            Progress::More(0)
+        }
+    }
+
+    fn clear_kernel_half(&mut self, root: Frame) {
+        let entries = table(&self.machine, root);
+        let mut lines = self.kernel_lines;
+        while lines != 0 {
+            let first = lines.trailing_zeros() as usize * 8;
+            lines &= lines - 1;
+            for entry in &entries[first..first + 8] {
+                entry.store(0, Ordering::Relaxed);
+            }
+        }
+        self.record_mut(root).lines = 0;
+    }
+
+    /// Copies the entries in `lines` of `from` to the same places of `to`: both
+    /// then own what the entries refer to, so private ones are masked in both.
+    /// Says whether any entry of `from` lost hardware write.
+    ///
+    /// # Errors
+    ///
+    /// `Exhausted` if a count is at its highest value. What was copied before
+    /// stays and is valid; masked entries of `from` stay masked.
+    pub(super) fn copy_entries(
+        &mut self,
+        from: Frame,
+        to: Frame,
+        mut lines: u64,
+    ) -> Result<bool, Error> {
+        let mut masked = false;
+        while lines != 0 {
+            let line = lines.trailing_zeros() as usize;
+            lines &= lines - 1;
+            self.record_mut(to).lines |= 1 << line;
+            for index in line * 8..line * 8 + 8 {
+                let mut entry = self.entry(from, index);
+                match entry.kind() {
+                    Kind::Absent => continue,
+                    Kind::Zero | Kind::Pinned => {}
+                    Kind::Link => self.mapping_bump(entry.mapping(), 1)?,
+                    Kind::Table | Kind::Private | Kind::Shared => {
+                        let record = &mut self.records[entry.frame().number() as usize];
+                        if entry.is_exported() && record.count == 1 {
+                            // Whoever mapped the window has let go of the page:
+                            // it is private again, and parts on write.
+                            entry = Entry::page(Kind::Private, entry.frame(), entry);
+                            table(&self.machine, from)[index]
+                                .store(entry.bits(), Ordering::Relaxed);
+                            masked = true;
+                        } else if entry.is_writable() && entry.kind() != Kind::Shared {
+                            entry = entry.masked();
+                            table(&self.machine, from)[index]
+                                .store(entry.bits(), Ordering::Relaxed);
+                            masked = true;
+                        }
+                        if record.kind != FrameKind::Foreign {
+                            record.count = record.count.checked_add(1).ok_or(Error::Exhausted)?;
+                        }
+                    }
+                }
+                table(&self.machine, to)[index].store(entry.bits(), Ordering::Relaxed);
+            }
+        }
+        Ok(masked)
+    }
+}

@@ -1,0 +1,356 @@
+//! The tree itself: reading and writing entries, and owning a path.
+//!
+//! A table or page with a count above one has several owners, and every entry
+//! that refers to it is masked. Before anything below is changed on behalf of
+//! one of them, its path is *unshared*, from the root down:
+//!
+//! 1. fill a new table: clear hardware write on every private entry in both,
+//!    bump the children;
+//! 2. publish it with one 64-bit store into the upper entry;
+//! 3. flush on every CPU that has the space loaded;
+//! 4. only then drop the reference to the old table.
+//!
+//! A count of one means that the other owners are gone: take it back, copy
+//! nothing. Raising hardware write needs no flush, as the processor drops what
+//! it remembers of an address when it faults (Intel SDM 3A 4.10.4.1).
+//!
+//! Invariants: an entry of kind table or private that has hardware write is the
+//! only one that refers to its frame (but for pages that a window's private copy
+//! reads); the line word of a table has the bit of every line with an entry; no
+//! table but a root is empty.
+
+use super::entry::{Entry, Kind};
+use super::frame::{Content, Frame, FrameKind, table};
+use super::space::STEP_LINES;
+use super::store::Ref;
+use super::{Error, Memory, Space};
+use crate::machine::Machine;
+use core::sync::atomic::Ordering;
+
+/// Entries in a table.
+pub(super) const ENTRIES: usize = 512;
+/// The level of root tables; leaves are in tables of level one.
+pub(super) const ROOT_LEVEL: u8 = 4;
+/// The lines of a root's lower half.
+pub(super) const USER_LINES: u64 = 0xffff_ffff;
+/// All lines of a table.
+pub(super) const ALL_LINES: u64 = u64::MAX;
+
+/// Which entry of a table of this level `address` goes through.
+#[inline]
+pub(super) const fn index(address: u64, level: u8) -> usize {
+    (address >> (3 + 9 * level as u32)) as usize & (ENTRIES - 1)
+}
+
+/// How many bytes an entry of this level stands for.
+#[inline]
+pub(super) const fn span(level: u8) -> u64 {
+    1 << (3 + 9 * level as u32)
+}
+
+/// Where an address ends up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) table: Frame,
+    pub(super) index: usize,
+    pub(super) level: u8,
+    /// Never of kind table.
+    pub(super) entry: Entry,
+}
+
+/// What must be forgotten before an operation returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Stale {
+    #[default]
+    Nothing,
+    Page(u64),
+    Everything,
+}
+
+impl Stale {
+    /// One page more.
+    pub(super) fn add(&mut self, address: u64) {
+        *self = match *self {
+            Stale::Nothing => Stale::Page(address),
+            Stale::Page(same) if same == address => Stale::Page(same),
+            _ => Stale::Everything,
+        };
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    #[inline]
+    pub(super) fn entry(&self, in_table: Frame, index: usize) -> Entry {
+        let bits = table(&self.machine, in_table)[index & (ENTRIES - 1)].load(Ordering::Relaxed);
+        Entry::from_bits(bits)
+    }
+
+    /// Publishes an entry that is not absent.
+    #[inline]
+    pub(super) fn set_entry(&mut self, in_table: Frame, index: usize, entry: Entry) {
+        debug_assert!(!entry.is_absent());
+        self.record_mut(in_table).lines |= 1 << (index / 8);
+        // Release: whoever walks to the new table or page sees it filled.
+        table(&self.machine, in_table)[index & (ENTRIES - 1)]
+            .store(entry.bits(), Ordering::Release);
+    }
+
+    /// Makes an entry absent; what it referred to is the caller's to drop.
+    pub(super) fn clear_entry(&mut self, in_table: Frame, index: usize) {
+        let entries = table(&self.machine, in_table);
+        entries[index].store(0, Ordering::Relaxed);
+        let line = &entries[index & !7..(index & !7) + 8];
+        if line.iter().all(|entry| entry.load(Ordering::Relaxed) == 0) {
+            self.record_mut(in_table).lines &= !(1 << (index / 8));
+        }
+    }
+
+    /// Follows `address` down to the entry that says what is there.
+    #[inline]
+    pub(super) fn walk(&self, root: Frame, address: u64) -> Place {
+        let mut in_table = root;
+        let mut level = ROOT_LEVEL;
+        loop {
+            let index = index(address, level);
+            let entry = self.entry(in_table, index);
+            if !entry.is_table() {
+                return Place {
+                    table: in_table,
+                    index,
+                    level,
+                    entry,
+                };
+            }
+            in_table = entry.frame();
+            level -= 1;
+        }
+    }
+
+    /// As [`Memory::walk`], and the space is the only owner of every table on
+    /// the way.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if the space's pool cannot pay for a table; those above are
+    /// unshared then, which nobody can tell.
+    #[inline]
+    pub(super) fn own_path(
+        &mut self,
+        space: Ref<Space>,
+        root: Frame,
+        address: u64,
+    ) -> Result<Place, Error> {
+        let mut in_table = root;
+        let mut level = ROOT_LEVEL;
+        loop {
+            let index = index(address, level);
+            let mut entry = self.entry(in_table, index);
+            if !entry.is_table() {
+                return Ok(Place {
+                    table: in_table,
+                    index,
+                    level,
+                    entry,
+                });
+            }
+            if !entry.is_writable() {
+                entry = self.own_table(space, in_table, index, entry, address)?;
+            }
+            in_table = entry.frame();
+            level -= 1;
+        }
+    }
+
+    /// Makes the space the only owner of the table that `entry` refers to.
+    /// `in_table`, which holds the entry, is the space's already. Returns the
+    /// entry as it is then.
+    pub(super) fn own_table(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        index: usize,
+        entry: Entry,
+        address: u64,
+    ) -> Result<Entry, Error> {
+        let pool = self.get(space).pool;
+        let old = entry.frame();
+        if self.record(old).count == 1 {
+            self.recharge(old, pool)?;
+            self.statistics.take_backs += 1;
+            let entry = entry.unmasked();
+            self.set_entry(in_table, index, entry);
+            return Ok(entry);
+        }
+        // (1) fill
+        let new = self.take(pool, FrameKind::Table, Content::Zero)?;
+        let lines = self.record(old).lines;
+        if let Err(error) = self.copy_entries(old, new, lines) {
+            self.discard_copy(new);
+            return Err(error);
+        }
+        self.statistics.table_copies += 1;
+        // (2) publish
+        let entry = Entry::table(new, true);
+        self.set_entry(in_table, index, entry);
+        // (3) flush: CPUs may remember the way into the old table. What they
+        // remember of single pages below is as true of the new one.
+        self.flush_page(space, address);
+        // (4) drop
+        self.record_mut(old).count -= 1;
+        Ok(entry)
+    }
+
+    /// Undoes a copy that nobody has seen.
+    #[cold]
+    fn discard_copy(&mut self, new: Frame) {
+        // Every child has another owner, so nothing goes away below.
+        let mut budget = STEP_LINES;
+        let emptied = self.clear_table(new, ALL_LINES, &mut budget);
+        debug_assert!(emptied);
+        self.discard_table(new);
+    }
+
+    /// Gives back an empty table that no entry ever referred to.
+    fn discard_table(&mut self, new: Frame) {
+        self.record_mut(new).count = 0;
+        self.release_clean(new);
+    }
+
+    /// Puts a table in the place of an upper entry of kind zero or link; its
+    /// 512 entries say the same. `place.table` may be shared: whoever else
+    /// reaches it sees the same as before.
+    pub(super) fn split(&mut self, space: Ref<Space>, place: Place) -> Result<Frame, Error> {
+        let pool = self.get(space).pool;
+        let new = self.take(pool, FrameKind::Table, Content::Zero)?;
+        if place.entry.kind() == Kind::Link
+            && let Err(error) = self.mapping_bump(place.entry.mapping(), ENTRIES as u32 - 1)
+        {
+            self.discard_table(new);
+            return Err(error);
+        }
+        let bits = place.entry.bits();
+        for entry in table(&self.machine, new) {
+            entry.store(bits, Ordering::Relaxed);
+        }
+        self.record_mut(new).lines = ALL_LINES;
+        self.set_entry(place.table, place.index, Entry::table(new, true));
+        Ok(new)
+    }
+
+    /// Makes a new empty table in an absent place of a table that the space
+    /// owns.
+    pub(super) fn add_table(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        index: usize,
+    ) -> Result<Frame, Error> {
+        let pool = self.get(space).pool;
+        let new = self.take(pool, FrameKind::Table, Content::Zero)?;
+        self.set_entry(in_table, index, Entry::table(new, true));
+        Ok(new)
+    }
+
+    /// Takes everything out of the lines of a table that has one owner, tables
+    /// below included, lowest address first. Stops when the budget of lines is
+    /// used up; returns whether all is out. What goes away is pending until
+    /// [`Memory::free_pending`].
+    pub(super) fn clear_table(&mut self, in_table: Frame, lines: u64, budget: &mut u32) -> bool {
+        loop {
+            let occupied = self.record(in_table).lines & lines;
+            if occupied == 0 {
+                return true;
+            }
+            if *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+            let line = occupied.trailing_zeros() as usize;
+            for index in line * 8..line * 8 + 8 {
+                let entry = self.entry(in_table, index);
+                if entry.is_absent() {
+                    continue;
+                }
+                if entry.is_table() && !self.clear_below(entry.frame(), budget) {
+                    return false;
+                }
+                self.drop_entry(entry);
+                table(&self.machine, in_table)[index].store(0, Ordering::Relaxed);
+            }
+            self.record_mut(in_table).lines &= !(1 << line);
+        }
+    }
+
+    /// Empties a table if the entry at hand is its last.
+    pub(super) fn clear_below(&mut self, child: Frame, budget: &mut u32) -> bool {
+        self.record(child).count > 1 || self.clear_table(child, ALL_LINES, budget)
+    }
+
+    /// Drops what an entry that is going away refers to. A table has been
+    /// emptied if this is its last entry.
+    #[inline]
+    pub(super) fn drop_entry(&mut self, entry: Entry) {
+        match entry.kind() {
+            Kind::Absent | Kind::Zero | Kind::Pinned => {}
+            Kind::Link => self.mapping_drop(entry.mapping()),
+            Kind::Private | Kind::Shared => self.drop_page(entry.frame()),
+            Kind::Table => self.drop_table(entry.frame()),
+        }
+    }
+
+    /// Drops a reference to a page of user memory.
+    #[inline]
+    pub(super) fn drop_page(&mut self, frame: Frame) {
+        let record = self.record_mut(frame);
+        if record.kind == FrameKind::Foreign {
+            return;
+        }
+        record.count -= 1;
+        if record.count == 0 {
+            self.release_later(frame, Content::Any);
+        }
+    }
+
+    /// Drops a reference to a table; if it is the last, the table is empty.
+    #[inline]
+    pub(super) fn drop_table(&mut self, frame: Frame) {
+        let record = self.record_mut(frame);
+        record.count -= 1;
+        if record.count == 0 {
+            debug_assert!(record.lines == 0);
+            self.release_later(frame, Content::Zero);
+        }
+    }
+
+    /// Makes the CPUs on which the space is loaded forget one page and the way
+    /// to it. Frames that went away stay pending: more may be remembered of them.
+    #[inline]
+    pub(super) fn flush_page(&mut self, space: Ref<Space>, address: u64) {
+        let active = self.get(space).active();
+        if !active.is_empty() {
+            self.statistics.page_flushes += 1;
+            self.machine.flush_page(active, address);
+        }
+    }
+
+    /// Makes the CPUs on which the space is loaded forget, and then lets the
+    /// frames that went away be used again.
+    #[inline]
+    pub(super) fn flush(&mut self, space: Ref<Space>, stale: Stale) {
+        let active = self.get(space).active();
+        if !active.is_empty() {
+            match stale {
+                Stale::Nothing => {}
+                Stale::Page(address) => {
+                    self.statistics.page_flushes += 1;
+                    self.machine.flush_page(active, address);
+                }
+                Stale::Everything => {
+                    self.statistics.full_flushes += 1;
+                    self.machine.flush_all(active);
+                }
+            }
+        }
+        self.free_pending();
+    }
+}

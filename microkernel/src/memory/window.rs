@@ -1,0 +1,392 @@
+//! Windows: a range of one space that others may map.
+//!
+//! Mapping a window writes link entries; nothing is looked up until a page is
+//! touched. A link is settled in the *source* first, so that all who share a
+//! page get the same frame. A private copy reads the source's frame until its
+//! own first write; the source keeps its hardware write.
+//!
+//! A *mapping* is one act of mapping a window: all link entries that came of it
+//! refer to it, in whatever space snapshots have carried them. As a snapshot
+//! does not move addresses, the page that a link stands for follows from its
+//! address, so a link can stand for any power of 512 pages.
+//!
+//! Ending a window (revoking it) stops new mappings and the settling of links;
+//! pages that were settled stay with those who have them.
+//!
+//! Invariant: `Mapping::count` is the number of link entries in tables that
+//! refer to it, `Window::mappings` the number of its mappings; an ended window
+//! stays as a shell until the last one is gone, and holds its source until then.
+
+use super::entry::{Entry, Kind};
+use super::frame::{Content, FrameKind};
+use super::map::{Fill, user_range};
+use super::resolve::{Fault, Intent};
+use super::store::{Object, ObjectKind, Ref};
+use super::tree::Place;
+use super::{Error, Frame, Memory, PAGE_SIZE, PagerRef, Pool, Space};
+use crate::machine::Machine;
+use libipc::abi::Protection;
+
+/// How often a link may lead to another link before it is refused: windows of
+/// spaces that map windows can form a circle.
+const MAX_LINKS: u32 = 4;
+
+/// The right to map a range of a space.
+#[derive(Debug)]
+pub struct Window {
+    source: Ref<Space>,
+    address: u64,
+    pages: u64,
+    access: Protection,
+    pager: Option<PagerRef>,
+    mappings: u64,
+    ended: bool,
+}
+
+impl Object for Window {
+    const KIND: ObjectKind = ObjectKind::Window;
+}
+
+impl Window {
+    /// The number of pages that it shows.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// What a mapping of it may at most permit.
+    pub fn access(&self) -> Protection {
+        self.access
+    }
+
+    /// The space that it shows.
+    pub fn source(&self) -> Ref<Space> {
+        self.source
+    }
+
+    /// The address in the source space of its first page.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+/// One act of mapping a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapping {
+    window: Ref<Window>,
+    /// Added to an address in the mapping space gives the one in the source.
+    delta: u64,
+    pub(super) count: u32,
+    mode: WindowMode,
+}
+
+impl Object for Mapping {
+    const KIND: ObjectKind = ObjectKind::Mapping;
+}
+
+/// What a mapping of a window does with writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WindowMode {
+    /// Everybody sees them.
+    Shared,
+    /// The mapper's are its own.
+    PrivateCopy,
+}
+
+/// What a private copy finds in the source.
+enum Peeked {
+    Zero,
+    Page(Frame),
+}
+
+/// A range of a window to be mapped, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowPart {
+    /// The first page, counted from the window's first.
+    pub offset_pages: u64,
+    /// What the mapping permits at first.
+    pub protection: Protection,
+    /// What it may at most permit, as far as the window permits that too.
+    pub limit: Protection,
+    /// What it does with writes.
+    pub mode: WindowMode,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Makes a window on `pages` pages of `source` from `address`, which need
+    /// not be mapped yet. Pages that the source lacks when they are touched are
+    /// asked of `pager`, or of the source's pager if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if `pool` cannot pay for the window, `BadAddress` or
+    /// `InvalidArgument` if the range is not one of user pages, `Gone` if the
+    /// source or the pool has ended.
+    pub fn window_create(
+        &mut self,
+        source: Ref<Space>,
+        pool: Ref<Pool>,
+        address: u64,
+        pages: u64,
+        access: Protection,
+        pager: Option<PagerRef>,
+    ) -> Result<Ref<Window>, Error> {
+        user_range(address, pages)?;
+        if self.get(source).has_ended() {
+            return Err(Error::Gone);
+        }
+        let window = Window {
+            source,
+            address,
+            pages,
+            access: access | Protection::READ,
+            pager,
+            mappings: 0,
+            ended: false,
+        };
+        let window = self.create(pool, window)?;
+        if let Err(error) = self.space_hold(source) {
+            self.destroy(window);
+            return Err(error);
+        }
+        Ok(window)
+    }
+
+    /// Ends (revokes) a window: no new mappings, and links that have not been
+    /// settled are violations from now on. The reference must not be used any
+    /// more.
+    pub fn window_end(&mut self, window: Ref<Window>) {
+        self.get_mut(window).ended = true;
+        self.forget_ended_window(window);
+    }
+
+    /// Maps `pages` pages of a window at `address` of `space`, whose pool pays
+    /// for the tables.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if the part is not within the window or asks for write
+    /// and execute together, `AccessDenied` if it asks for more than its limit
+    /// or the window permits, `Occupied` if something is mapped there,
+    /// `NoMemory` if the pool cannot pay, `BadAddress` for a range that is not
+    /// user space, `Gone` if window or space has ended. Nothing has changed then.
+    pub fn window_map(
+        &mut self,
+        window: Ref<Window>,
+        space: Ref<Space>,
+        address: u64,
+        pages: u64,
+        part: WindowPart,
+    ) -> Result<(), Error> {
+        let range = user_range(address, pages)?;
+        let from = self.get(window);
+        if from.ended {
+            return Err(Error::Gone);
+        }
+        let end = part.offset_pages.checked_add(pages);
+        if end.is_none_or(|end| end > from.pages) {
+            return Err(Error::InvalidArgument);
+        }
+        let mut limit = part.limit & from.access | Protection::READ;
+        if part.mode == WindowMode::PrivateCopy {
+            // Its writes reach nobody else.
+            limit |= Protection::WRITE;
+        }
+        if !limit.contains(part.protection) {
+            return Err(Error::AccessDenied);
+        }
+        let there = from.address + part.offset_pages * PAGE_SIZE;
+        let mapping = Mapping {
+            window,
+            delta: there.wrapping_sub(address),
+            count: 0,
+            mode: part.mode,
+        };
+        let pool = self.get(space).pool();
+        let mapping = self.create(pool, mapping)?;
+        self.get_mut(window).mappings += 1;
+        let link = Entry::link(mapping, part.protection, limit);
+        let result = self.fill(space, range, Fill::Same(link));
+        if self.get(mapping).count == 0 {
+            self.forget_mapping(mapping);
+        }
+        result
+    }
+
+    /// `count` more entries refer to the mapping.
+    pub(super) fn mapping_bump(&mut self, mapping: Ref<Mapping>, count: u32) -> Result<(), Error> {
+        let here = self.get_mut(mapping);
+        here.count = here.count.checked_add(count).ok_or(Error::Exhausted)?;
+        Ok(())
+    }
+
+    /// An entry less refers to the mapping.
+    pub(super) fn mapping_drop(&mut self, mapping: Ref<Mapping>) {
+        let here = self.get_mut(mapping);
+        here.count -= 1;
+        if here.count == 0 {
+            self.forget_mapping(mapping);
+        }
+    }
+
+    fn forget_mapping(&mut self, mapping: Ref<Mapping>) {
+        let window = self.get(mapping).window;
+        self.destroy(mapping);
+        self.get_mut(window).mappings -= 1;
+        self.forget_ended_window(window);
+    }
+
+    fn forget_ended_window(&mut self, window: Ref<Window>) {
+        let Window {
+            source,
+            mappings,
+            ended,
+            ..
+        } = *self.get(window);
+        if ended && mappings == 0 {
+            self.destroy(window);
+            self.space_release(source);
+        }
+    }
+
+    /// Puts what the link at `place` stands for in its place, if the place is
+    /// still what it was when the source has been asked; the caller looks again.
+    /// `own` says whether the path to it is to be owned. `links` counts how many
+    /// links led here.
+    pub(super) fn settle(
+        &mut self,
+        space: Ref<Space>,
+        place: Place,
+        address: u64,
+        intent: Intent,
+        links: u32,
+    ) -> Result<(), Fault> {
+        let link = place.entry;
+        let mapping = link.mapping();
+        let Mapping {
+            window,
+            delta,
+            mode,
+            ..
+        } = *self.get(mapping);
+        let from = self.get(window);
+        if from.ended || links == MAX_LINKS {
+            return Err(Fault::Denied);
+        }
+        let (source, pager) = (from.source, from.pager);
+        let there = address.wrapping_add(delta);
+        let settled = match mode {
+            WindowMode::Shared => {
+                if intent == Intent::ForcedPrivateWrite {
+                    return Err(Fault::Denied);
+                }
+                let found = self.share(source, there, pager, links + 1)?;
+                let limit = link.limit().intersection(found.limit());
+                if found.kind() == Kind::Pinned {
+                    let protection = link.protection().intersection(limit);
+                    Entry::pinned(found.frame(), protection, limit, found.caching())
+                } else {
+                    Entry::page(Kind::Shared, found.frame(), link).limited(limit)
+                }
+            }
+            WindowMode::PrivateCopy => match self.peek(source, there, pager, links + 1)? {
+                Peeked::Zero => Entry::zero_like(link),
+                Peeked::Page(frame) => Entry::page(Kind::Private, frame, link),
+            },
+        };
+        // Asking the source can have unshared tables of this very space.
+        let root = self.get(space).root().ok_or(Fault::Denied)?;
+        let now = match intent {
+            Intent::Read | Intent::Execute => self.walk(root, address),
+            Intent::Write | Intent::ForcedPrivateWrite => self.own_path(space, root, address)?,
+        };
+        if now.entry != link || now.level != 1 {
+            return Ok(());
+        }
+        if matches!(settled.kind(), Kind::Private | Kind::Shared)
+            && self.record(settled.frame()).kind() != FrameKind::Foreign
+        {
+            self.frame_bump(settled.frame())?;
+        }
+        self.set_entry(now.table, now.index, settled);
+        self.mapping_drop(mapping);
+        Ok(())
+    }
+
+    /// Makes the page at `address` of a window's source one that can be shared
+    /// and returns its entry, of kind shared or pinned.
+    fn share(
+        &mut self,
+        source: Ref<Space>,
+        address: u64,
+        pager: Option<PagerRef>,
+        links: u32,
+    ) -> Result<Entry, Fault> {
+        loop {
+            let root = self.get(source).root().ok_or(Fault::Denied)?;
+            let place = self.own_path(source, root, address)?;
+            let entry = place.entry;
+            if entry.is_absent() {
+                return Err(self.missing(source, address, pager));
+            }
+            if place.level > 1 {
+                self.split(source, place)?;
+                continue;
+            }
+            let frame = match entry.kind() {
+                Kind::Shared | Kind::Pinned => return Ok(entry),
+                Kind::Link => {
+                    self.settle(source, place, address, Intent::Write, links)?;
+                    continue;
+                }
+                Kind::Zero => {
+                    let pool = self.get(source).pool();
+                    self.statistics.zero_fills += 1;
+                    self.take(pool, FrameKind::Data, Content::Zero)?
+                }
+                // A private page of which others have copies is not ours to share.
+                _ => self.own_page(source, place, address, Intent::ForcedPrivateWrite)?,
+            };
+            let shared = Entry::page(Kind::Shared, frame, entry).exported();
+            self.set_entry(place.table, place.index, shared);
+            return Ok(shared);
+        }
+    }
+
+    /// What is at `address` of a window's source now.
+    fn peek(
+        &mut self,
+        source: Ref<Space>,
+        address: u64,
+        pager: Option<PagerRef>,
+        links: u32,
+    ) -> Result<Peeked, Fault> {
+        loop {
+            let root = self.get(source).root().ok_or(Fault::Denied)?;
+            let place = self.walk(root, address);
+            let entry = place.entry;
+            match entry.kind() {
+                Kind::Zero => return Ok(Peeked::Zero),
+                Kind::Private | Kind::Shared => return Ok(Peeked::Page(entry.frame())),
+                Kind::Pinned => {
+                    // What a device holds cannot be copied on write.
+                    let record = self.records.get(entry.frame().number() as usize);
+                    return match record {
+                        Some(record) if record.kind() == FrameKind::Foreign => {
+                            Ok(Peeked::Page(entry.frame()))
+                        }
+                        _ => Err(Fault::Denied),
+                    };
+                }
+                Kind::Link if place.level > 1 => {
+                    self.split(source, place)?;
+                }
+                Kind::Link => self.settle(source, place, address, Intent::Read, links)?,
+                Kind::Absent | Kind::Table => return Err(self.missing(source, address, pager)),
+            }
+        }
+    }
+}
