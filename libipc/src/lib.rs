@@ -6,6 +6,7 @@
 //! * [`syscall`]: the system calls, one line each;
 //! * [`protocol`]: the servers' protocols, one table each;
 //! * [`wire`]: how a request becomes bytes (postcard) and how a client reaches a server;
+//! * [`exec_channel`], [`command_line`]: how a program run by `cargo xtask exec` speaks to the host;
 //! * [`stub`]: the system calls as functions, for programs that run on Mitosis.
 //!
 //! Nothing here allocates or keeps state.
@@ -15,6 +16,8 @@
 extern crate std;
 
 pub mod abi;
+pub mod command_line;
+pub mod exec_channel;
 pub mod protocol;
 #[cfg(target_arch = "x86_64")]
 pub mod stub;
