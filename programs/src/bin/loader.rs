@@ -1,0 +1,158 @@
+//! The loader: turns an image and a start message into a program that is ready to run.
+//!
+//! It runs in the new space, in the thread that becomes the program's first, with the authority that
+//! the program will have and no more. The process server snapshots every new space from one template,
+//! in which the loader lies at its link address and the first stack is mapped; the server unmaps the
+//! loader before the program's first instruction. The loader stands on a stack of its own, inside its
+//! image, so that it can build the program's.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use core::convert::Infallible;
+
+use libipc::abi::{Error, Protection, layout};
+use libipc::protocol::process::{Errno, slots};
+use libipc::wire::Received;
+use runtime::elf;
+use runtime::initial_stack::{self, ImageFacts, StackError};
+use runtime::load::{self, Space, Target};
+use runtime::memory::Mapping;
+use runtime::process::client;
+use runtime::{start_message, syscall};
+
+/// How much of the first stack stays free for the program, in bytes.
+const RESERVE: usize = 32 * 1024;
+
+const _: () = assert!(layout::STACK_BYTES as usize >= start_message::LIMIT + RESERVE);
+
+#[cfg(target_os = "none")]
+mod begin {
+    /// The loader's own stack; part of its image.
+    #[repr(C, align(4096))]
+    struct Stack([u8; 32 * 1024]);
+
+    static mut STACK: Stack = Stack([0; 32 * 1024]);
+
+    // `loader_image` makes the linker script choose the loader's place.
+    core::arch::global_asm!(
+        ".globl loader_image",
+        ".set loader_image, 1",
+        ".globl _start",
+        "_start:",
+        "xor ebp, ebp",
+        "lea rsp, [rip + {stack} + {bytes}]",
+        "call {begin}",
+        "ud2",
+        stack = sym STACK,
+        bytes = const size_of::<Stack>(),
+        begin = sym super::run,
+    );
+}
+
+runtime::host_main!(run);
+
+extern "C" fn run() -> ! {
+    let Err(errno) = load();
+    let _ = client().load_failed(errno);
+    loop {
+        let _ = syscall::thread_exit();
+    }
+}
+
+/// The loader's own space, filled from the window on the image.
+struct OwnSpace(Space);
+
+impl Target for OwnSpace {
+    fn map_file(
+        &mut self,
+        file_page: u64,
+        address: u64,
+        pages: u64,
+        protection: Protection,
+        private: bool,
+    ) -> Result<(), Error> {
+        self.0
+            .map_file(file_page, address, pages, protection, private)
+    }
+
+    fn map_zero(&mut self, address: u64, pages: u64, protection: Protection) -> Result<(), Error> {
+        self.0.map_zero(address, pages, protection)
+    }
+
+    fn clear(&mut self, address: u64, bytes: u64) -> Result<(), Error> {
+        // SAFETY: `load::map` clears only in pages that it has just mapped as a writable private copy
+        // of the image, and they lie outside the loader (`elf::read` was told so).
+        unsafe { core::ptr::write_bytes(address as *mut u8, 0, bytes as usize) };
+        Ok(())
+    }
+
+    fn protect(&mut self, address: u64, pages: u64, protection: Protection) -> Result<(), Error> {
+        self.0.protect(address, pages, protection)
+    }
+}
+
+fn memory_errno(error: Error) -> Errno {
+    match error {
+        Error::NoMemory => Errno::ENOMEM,
+        _ => Errno::EIO,
+    }
+}
+
+/// Loads what the process server ordered; comes back only with an error.
+fn load() -> Result<Infallible, Errno> {
+    let mut received = Received::new();
+    let order = client()
+        .load_order(&mut received)
+        .map_err(runtime::process::errno)?;
+    let &[image_window, start_window] = received.as_slice() else {
+        return Err(Errno::EIO);
+    };
+
+    let file = Mapping::window(image_window, Protection::READ).map_err(memory_errno)?;
+    let image = elf::read(file.as_slice(), layout::IMAGE, layout::LOADER)
+        .map_err(|_| Errno::ENOEXEC)?;
+    drop(file);
+
+    let message = Mapping::window(start_window, Protection::READ).map_err(memory_errno)?;
+    let bytes = usize::try_from(order.start_bytes)
+        .ok()
+        .and_then(|length| message.as_slice().get(..length))
+        .ok_or(Errno::EINVAL)?;
+    let start = start_message::read(bytes).ok_or(Errno::EINVAL)?;
+
+    let mut space = OwnSpace(Space {
+        window: image_window,
+        first_page: 0,
+        space: slots::SPACE,
+    });
+    load::map(&image, &mut space).map_err(memory_errno)?;
+
+    // SAFETY: the template maps the first stack, and nothing else is on it yet.
+    let stack = unsafe {
+        core::slice::from_raw_parts_mut(
+            (layout::STACK_END - layout::STACK_BYTES) as *mut u8,
+            layout::STACK_BYTES as usize,
+        )
+    };
+    let facts = ImageFacts {
+        program_headers: image.program_headers,
+        program_header_count: image.program_header_count,
+        entry: image.entry,
+    };
+    let stack_pointer = initial_stack::build(stack, layout::STACK_END, RESERVE, &start, facts)
+        .map_err(|error| match error {
+            StackError::TooBig => Errno::E2BIG,
+            StackError::Malformed => Errno::EINVAL,
+        })?;
+
+    let mut name = [0; 16];
+    let length = start.name.0.len().min(15);
+    name[..length].copy_from_slice(&start.name.0[..length]);
+    drop(message);
+    for handle in received {
+        let _ = syscall::cap_close(handle);
+    }
+    client()
+        .loaded(image.entry, stack_pointer, name)
+        .map_err(runtime::process::errno)?;
+    Err(Errno::EIO) // the server does not answer with success
+}
