@@ -6,6 +6,7 @@
 //! are made under the kernel lock, on the CPU that [`Machine::cpu`] names.
 
 use crate::memory::Frame;
+use crate::object::context::Context;
 
 /// The largest number of CPUs; a set of CPUs is one word.
 pub const MAX_CPUS: usize = 64;
@@ -121,4 +122,84 @@ pub unsafe trait Machine {
 
     /// Keeps interrupt `line` from the kernel.
     fn interrupt_mask(&mut self, line: u32);
+
+    /// Makes the thread with this context the one that runs on this CPU: its FS
+    /// and GS bases are loaded, the next return to user mode loads the other
+    /// registers, and the next entry stores to it. The context must stay where
+    /// it is until another is entered; when its thread ends before that, the
+    /// kernel enters another or lets the CPU idle.
+    fn enter(&mut self, context: &mut Context);
+
+    /// Records the FS and GS bases of the thread that runs on this CPU in its
+    /// context. Programs set them without asking, so this is due before another
+    /// thread is entered and before the context is looked at or copied.
+    fn save_bases(&mut self, context: &mut Context);
+
+    /// Lets the program that runs on this CPU use the FPU, or makes its next FPU
+    /// instruction raise [`Exception::NO_FPU`].
+    fn fpu_allow(&mut self, allowed: bool);
+
+    /// Fills `area` with the FPU state of a fresh thread.
+    fn fpu_reset(&mut self, area: Frame);
+
+    /// Stores the FPU state of this CPU in `area`.
+    fn fpu_save(&mut self, area: Frame);
+
+    /// Loads the FPU state of this CPU from `area`, which holds what `fpu_reset`
+    /// or `fpu_save` left there and nothing else.
+    fn fpu_load(&mut self, area: Frame);
+
+    /// Writes text to the kernel's log.
+    fn log(&mut self, text: &[u8]);
+
+    /// Ends it. Returns only on the fake machine.
+    fn power(&mut self, action: PowerAction);
+}
+
+/// How the machine is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PowerAction {
+    /// Start again from the firmware.
+    Reset,
+    /// Stop; tell the emulator that all went well.
+    StopWithSuccess,
+    /// Stop; tell the emulator that something failed.
+    StopWithFailure,
+}
+
+/// Why the kernel was entered, if neither by a system call nor by an exception.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interrupt {
+    /// The time given to `set_timer` has come.
+    Timer,
+    /// A device asks. The line is masked until `interrupt_unmask`.
+    Line(u32),
+}
+
+/// An instruction that the running program could not complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exception {
+    /// The CPU's number for it (Intel SDM 3A 6.3.1).
+    pub vector: u8,
+    /// Its error code, or 0.
+    pub error_code: u64,
+    /// Of a page fault: the address that was accessed.
+    pub address: u64,
+}
+
+impl Exception {
+    /// The vector of an FPU instruction that `fpu_allow` forbade.
+    pub const NO_FPU: u8 = 7;
+    /// The vector of a page fault.
+    pub const PAGE_FAULT: u8 = 14;
+}
+
+/// What a CPU does when it leaves the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Next {
+    /// Runs the thread that was entered last.
+    Resume,
+    /// Waits for an interrupt.
+    Idle,
 }

@@ -1,2 +1,51 @@
-//! To come.
-fn main() {}
+//! `cargo xtask`: builds Mitosis, boots it, tests it.
+//!
+//! Each command is a module; this file is only the command line. What a command
+//! needs and the machine lacks (a bare-metal Rust, QEMU, xorriso) is installed
+//! after saying so.
+
+mod archive;
+mod bare;
+mod packages;
+mod qemu;
+mod run;
+mod symbols;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Builds Mitosis, boots it, tests it.",
+    disable_help_subcommand = true
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the kernel, the servers, the programs and the boot archive
+    Build,
+    /// Boot to the shell on this terminal (Ctrl-A X ends the emulator)
+    Run(run::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().command {
+        Command::Build => run::build(),
+        Command::Run(options) => run::run(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

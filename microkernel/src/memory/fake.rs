@@ -2,7 +2,8 @@
 
 use super::frame::PAGE_SIZE;
 use super::{Frame, FrameRecord, Memory};
-use crate::machine::{CpuSet, Machine, PortWidth};
+use crate::machine::{CpuSet, Machine, PortWidth, PowerAction};
+use crate::object::context::Context;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 /// A machine with some frames of RAM and a few CPUs.
@@ -16,6 +17,10 @@ pub struct FakeMachine {
     pub timer: Option<u64>,
     /// What was written to I/O ports.
     pub port_writes: Vec<(u16, u32)>,
+    /// What was written to the log.
+    pub logged: Vec<u8>,
+    /// How the machine was asked to end.
+    pub power: Option<PowerAction>,
 }
 
 // SAFETY: the machine alone holds its memory.
@@ -41,6 +46,8 @@ impl FakeMachine {
             now_ns: 0,
             timer: None,
             port_writes: Vec::new(),
+            logged: Vec::new(),
+            power: None,
         }
     }
 
@@ -114,6 +121,26 @@ unsafe impl Machine for FakeMachine {
     fn interrupt_unmask(&mut self, _line: u32) {}
 
     fn interrupt_mask(&mut self, _line: u32) {}
+
+    fn enter(&mut self, _context: &mut Context) {}
+
+    fn save_bases(&mut self, _context: &mut Context) {}
+
+    fn fpu_allow(&mut self, _allowed: bool) {}
+
+    fn fpu_reset(&mut self, _area: Frame) {}
+
+    fn fpu_save(&mut self, _area: Frame) {}
+
+    fn fpu_load(&mut self, _area: Frame) {}
+
+    fn log(&mut self, text: &[u8]) {
+        self.logged.extend_from_slice(text);
+    }
+
+    fn power(&mut self, action: PowerAction) {
+        self.power = Some(action);
+    }
 }
 
 /// Memory on a fake machine with `frames` frames of RAM, of which frame zero is

@@ -1,0 +1,295 @@
+//! Builds everything that runs on the bare machine: the kernel, and the native
+//! programs (init, servers, loader, programs, guest tests).
+//!
+//! Two builds with a target folder each, because the kernel and the programs
+//! are compiled with different flags. Which programs there are is asked of
+//! cargo, never listed here.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+
+use crate::packages::{self, BINUTILS};
+use crate::toolchain::{TARGET, Toolchain, succeed};
+use crate::workspace;
+
+/// Flags of both builds. The linker is named so that all toolchains use the
+/// same one; frame pointers are for backtraces.
+const COMMON_FLAGS: &str = "-C linker=ld -C linker-flavor=ld -C force-frame-pointers=yes \
+     -C link-arg=-no-pie -C link-arg=--gc-sections -C link-arg=-zmax-page-size=0x1000 \
+     -C link-arg=--no-dynamic-linker -C link-arg=--build-id=none";
+
+/// The kernel lives in the topmost 2 GiB.
+const KERNEL_FLAGS: &str = "-C relocation-model=static -C code-model=kernel";
+const KERNEL_SCRIPT: &str = "microkernel/kernel.ld";
+
+/// Native code runs anywhere: it may share a space with others' low addresses.
+const NATIVE_FLAGS: &str = "-C relocation-model=pic -C code-model=small";
+const NATIVE_SCRIPT: &str = "runtime/native.ld";
+
+/// The package with the programs that `bin/` of the boot archive shows.
+const PROGRAMS: &str = "programs";
+/// The package with the guest test programs.
+const TESTS: &str = "tests";
+
+/// An ELF file that was built.
+pub struct Built {
+    /// Its name in the boot archive, for example `bin/sh`.
+    pub name: String,
+    /// Where it is, with debug information.
+    pub path: PathBuf,
+}
+
+/// What one build made.
+pub struct System {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The programs, in the order of the archive.
+    pub programs: Vec<Built>,
+}
+
+/// A binary of a package of the workspace.
+struct Binary {
+    package: String,
+    name: String,
+}
+
+/// Builds all of it; takes about a second when nothing changed.
+pub fn build() -> Result<System> {
+    packages::require(&[BINUTILS])?;
+    let toolchain = Toolchain::find()?;
+    let kernel = build_kernel(&toolchain)?;
+    let programs = build_programs(&toolchain)?;
+    Ok(System { kernel, programs })
+}
+
+fn build_kernel(toolchain: &Toolchain) -> Result<PathBuf> {
+    let folder = workspace::output().join("kernel");
+    forget_outputs_older_than_script(&folder, KERNEL_SCRIPT, &["mitosis".into()])?;
+    let mut command = toolchain.cargo_build();
+    command.args(["--package", "microkernel", "--bin", "mitosis"]);
+    cargo(
+        &mut command,
+        &folder,
+        KERNEL_FLAGS,
+        KERNEL_SCRIPT,
+        "building the kernel",
+    )?;
+    Ok(folder.join(TARGET).join("release/mitosis"))
+}
+
+fn build_programs(toolchain: &Toolchain) -> Result<Vec<Built>> {
+    let folder = workspace::output().join("native");
+    let binaries = native_binaries()?;
+    let names: Vec<String> = binaries.iter().map(|binary| binary.name.clone()).collect();
+    forget_outputs_older_than_script(&folder, NATIVE_SCRIPT, &names)?;
+    let mut command = toolchain.cargo_build();
+    command.arg("--bins");
+    let mut packages: Vec<&str> = binaries.iter().map(|binary| &*binary.package).collect();
+    packages.dedup();
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    cargo(
+        &mut command,
+        &folder,
+        NATIVE_FLAGS,
+        NATIVE_SCRIPT,
+        "building the programs",
+    )?;
+    let release = folder.join(TARGET).join("release");
+    Ok(binaries
+        .into_iter()
+        .map(|binary| Built {
+            name: archive_name(&binary.package, &binary.name),
+            path: release.join(&binary.name),
+        })
+        .collect())
+}
+
+fn cargo(
+    command: &mut Command,
+    folder: &Path,
+    flags: &str,
+    script: &str,
+    what: &str,
+) -> Result<()> {
+    let script = workspace::root().join(script);
+    // Between flags, a space could be part of a path: cargo's own separator cannot.
+    let flags = format!("{COMMON_FLAGS} {flags}")
+        .split_whitespace()
+        .map(str::to_owned)
+        .chain(["-C".to_owned(), format!("link-arg=-T{}", script.display())])
+        .collect::<Vec<_>>()
+        .join("\x1f");
+    command
+        .env("CARGO_TARGET_DIR", folder)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .arg("--quiet");
+    succeed(command, what)
+}
+
+/// All binaries of the workspace that are native programs: those of init, the
+/// servers, the programs and the tests.
+fn native_binaries() -> Result<Vec<Binary>> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
+        .current_dir(workspace::root())
+        .output()
+        .context("cannot run cargo metadata")?;
+    if !output.status.success() {
+        bail!(
+            "cargo metadata: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let mut binaries = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        let is_native = name == "init" || name == PROGRAMS || name == TESTS || is_server(name);
+        for target in package["targets"].as_array().into_iter().flatten() {
+            let is_binary = target["kind"]
+                .as_array()
+                .is_some_and(|kinds| kinds.contains(&"bin".into()));
+            if is_native && is_binary {
+                binaries.push(Binary {
+                    package: name.to_owned(),
+                    name: target["name"].as_str().unwrap_or_default().to_owned(),
+                });
+            }
+        }
+    }
+    binaries.sort_by_key(|binary| {
+        (
+            order(&binary.package),
+            binary.package.clone(),
+            binary.name.clone(),
+        )
+    });
+    Ok(binaries)
+}
+
+/// Where a binary is found in the boot archive.
+fn archive_name(package: &str, binary: &str) -> String {
+    match package {
+        TESTS => format!("tests/{binary}"),
+        PROGRAMS if binary == "loader" => binary.to_owned(),
+        PROGRAMS => format!("bin/{binary}"),
+        _ => match package.strip_suffix("-server") {
+            Some(server) => format!("servers/{server}"),
+            None => binary.to_owned(),
+        },
+    }
+}
+
+fn is_server(package: &str) -> bool {
+    package.ends_with("-server")
+}
+
+/// What boots first stands first.
+fn order(package: &str) -> u8 {
+    match package {
+        "init" => 0,
+        PROGRAMS => 2,
+        TESTS => 3,
+        _ => 1,
+    }
+}
+
+/// Cargo knows nothing of linker scripts: after a change of one, what was linked
+/// with it is removed, so that cargo links again.
+fn forget_outputs_older_than_script(folder: &Path, script: &str, names: &[String]) -> Result<()> {
+    let script = workspace::root().join(script);
+    let changed = modified(&script).with_context(|| format!("{} is missing", script.display()))?;
+    let release = folder.join(TARGET).join("release");
+    let Ok(entries) = std::fs::read_dir(release.join("deps")) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let stem = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .replace('_', "-");
+        let is_output = path.extension().is_none()
+            && names.iter().any(|name| {
+                stem.strip_prefix(&name.replace('_', "-"))
+                    .is_some_and(|rest| rest.starts_with('-'))
+            });
+        if is_output && modified(&path).is_some_and(|built| built < changed) {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of an ELF file without its debug information, which only the host
+/// has a use for.
+pub fn stripped(path: &Path) -> Result<Vec<u8>> {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(".stripped");
+    let copy = PathBuf::from(copy);
+    if modified(&copy) <= modified(path) {
+        let mut strip = Command::new("strip");
+        strip.arg("-o").arg(&copy).arg(path);
+        succeed(&mut strip, "strip")?;
+    }
+    std::fs::read(&copy).with_context(|| format!("cannot read {}", copy.display()))
+}
+
+/// When a file was last written, if it is there.
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path)
+        .and_then(|data| data.modified())
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_has_its_place_in_the_archive() {
+        assert_eq!(archive_name("init", "init"), "init");
+        assert_eq!(
+            archive_name("process-server", "process-server"),
+            "servers/process"
+        );
+        assert_eq!(archive_name("programs", "sh"), "bin/sh");
+        assert_eq!(archive_name("programs", "loader"), "loader");
+        assert_eq!(archive_name("tests", "traps"), "tests/traps");
+    }
+
+    #[test]
+    fn cargo_names_init_and_the_four_servers() {
+        let binaries = native_binaries().unwrap();
+        let names: Vec<String> = binaries
+            .iter()
+            .map(|binary| archive_name(&binary.package, &binary.name))
+            .collect();
+        for name in [
+            "init",
+            "servers/memory",
+            "servers/process",
+            "servers/files",
+            "servers/console",
+        ] {
+            assert!(names.contains(&name.to_owned()), "{name} in {names:?}");
+        }
+        assert!(
+            !names
+                .iter()
+                .any(|name| name.contains("xtask") || name.contains("mitosis"))
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask run` and `build`: the system on this terminal.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::archive::Archive;
+use crate::bare::{self, System};
+use crate::qemu::{self, Boot, Ending, MachineOptions};
+use crate::{symbols, workspace};
+
+/// What `cargo xtask run` can be told.
+#[derive(Args)]
+pub struct Options {
+    #[command(flatten)]
+    machine: MachineOptions,
+    /// More words for the kernel's command line, for example init=/bin/fork-example
+    #[arg(last = true, value_name = "WORDS")]
+    words: Vec<String>,
+}
+
+/// Builds all that runs on the machine, and the boot archive; says where it is.
+pub fn build() -> Result<ExitCode> {
+    let system = bare::build()?;
+    let archive = write_archive(&system)?;
+    println!("kernel:       {}", system.kernel.display());
+    println!("boot archive: {}", archive.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Boots on this terminal until the guest powers off.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let system = bare::build()?;
+    let boot = Boot::Kernel {
+        archive: write_archive(&system)?,
+        kernel: system.kernel,
+        words: options.words.join(" "),
+    };
+    on_terminal(&options.machine, &boot)
+}
+
+/// Runs a machine whose COM1 is this terminal.
+///
+/// QEMU switches the terminal to raw mode and back. All keys reach the guest,
+/// Ctrl-C too; only Ctrl-A is the emulator's (Ctrl-A X ends it).
+pub fn on_terminal(machine: &MachineOptions, boot: &Boot) -> Result<ExitCode> {
+    let mut command = qemu::command(machine, boot)?;
+    command
+        .args(["-chardev", "stdio,id=terminal,mux=on,signal=off"])
+        .args(["-serial", "chardev:terminal"]);
+    let status = command.status().context("cannot start QEMU")?;
+    match Ending::of(status) {
+        Ending::Success => Ok(ExitCode::SUCCESS),
+        Ending::Panic => bail!("the kernel panicked (its last words are above)"),
+        Ending::Other(status) => bail!("the emulator ended with {status}"),
+    }
+}
+
+/// Writes the boot archive of a system and gives its path.
+pub fn write_archive(system: &System) -> Result<PathBuf> {
+    let path = workspace::output().join("boot.cpio");
+    let bytes = archive_of(system)?.finish();
+    std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// The boot archive of a system, open for more files.
+pub fn archive_of(system: &System) -> Result<Archive> {
+    let mut archive = Archive::default();
+    for program in &system.programs {
+        archive.add(&program.name, &bare::stripped(&program.path)?);
+    }
+    archive.add("kernel.symbols", &symbols::of_kernel(&system.kernel)?);
+    Ok(archive)
+}
