@@ -804,7 +804,7 @@ pub struct BootPage {
     /// Reserved, 0.
     pub reserved: u32,
     /// The kernel's command line.
-    pub command_line: [u8; 2048],
+    pub command_line: [u8; crate::command_line::MOST_BYTES],
 }
 
 impl BootPage {

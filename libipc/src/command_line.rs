@@ -7,6 +7,9 @@
 //! word. A `%` that is followed by something else stands for itself, so that words
 //! typed by hand mostly mean what they say.
 
+/// The longest command line that the kernel keeps and hands to init, in bytes.
+pub const MOST_BYTES: usize = 2048;
+
 /// Writes `word` with `put`, one character at a time.
 pub fn encode(word: &[u8], mut put: impl FnMut(u8)) {
     if word.is_empty() {

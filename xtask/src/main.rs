@@ -6,6 +6,9 @@
 
 mod archive;
 mod bare;
+mod channel;
+mod exec;
+mod identify;
 mod packages;
 mod qemu;
 mod run;
@@ -34,12 +37,15 @@ enum Command {
     Build,
     /// Boot to the shell on this terminal (Ctrl-A X ends the emulator)
     Run(run::Options),
+    /// Run one program in an emulator, with this command's input, output and status
+    Exec(exec::Options),
 }
 
 fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Build => run::build(),
         Command::Run(options) => run::run(&options),
+        Command::Exec(options) => exec::exec(&options),
     };
     match result {
         Ok(code) => code,

@@ -45,6 +45,10 @@ pub struct MachineOptions {
     /// QEMU's processor model
     #[arg(long, value_name = "NAME", default_value = "max")]
     pub cpu: String,
+    /// Measure: let virtual time follow the executed instructions, so that two
+    /// runs agree to the byte
+    #[arg(long)]
+    pub icount: bool,
 }
 
 impl Default for MachineOptions {
@@ -55,7 +59,17 @@ impl Default for MachineOptions {
             accel: Accelerator::Tcg,
             machine: "pc".into(),
             cpu: "max".into(),
+            icount: false,
         }
+    }
+}
+
+impl MachineOptions {
+    fn cpu_model(&self) -> String {
+        // With erms, clearing a page counts as one instruction or as 4,096,
+        // depending on how it is written.
+        let without = if self.icount { ",-erms" } else { "" };
+        format!("{}{without}", self.cpu)
     }
 }
 
@@ -105,10 +119,10 @@ impl Ending {
 /// An emulator with this machine, not started; serial ports are the caller's.
 pub fn command(machine: &MachineOptions, boot: &Boot) -> Result<Command> {
     packages::require(&[QEMU])?;
-    let mut command = Command::new(QEMU.file);
+    let mut command = with_our_life(QEMU.file);
     command
         .args(["-machine", &machine.machine])
-        .args(["-cpu", &machine.cpu])
+        .args(["-cpu", &machine.cpu_model()])
         .args(["-smp", &machine.smp.to_string()])
         .args(["-m", &machine.mem])
         .args([
@@ -125,6 +139,11 @@ pub fn command(machine: &MachineOptions, boot: &Boot) -> Result<Command> {
         Accelerator::Kvm if Path::new("/dev/kvm").exists() => command.args(["-accel", "kvm"]),
         Accelerator::Kvm => bail!("--accel kvm: /dev/kvm is not there; use --accel tcg"),
     };
+    if machine.icount {
+        command
+            .args(["-icount", "shift=0,sleep=off", "-seed", "1"])
+            .args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+    }
     match boot {
         Boot::Kernel {
             kernel,
@@ -146,6 +165,19 @@ pub fn command(machine: &MachineOptions, boot: &Boot) -> Result<Command> {
         }
     }
     Ok(command)
+}
+
+/// A command that is killed when we are, however that happens; otherwise an
+/// emulator whose xtask was killed would run on unseen.
+fn with_our_life(program: &str) -> Command {
+    match packages::find("setpriv") {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", program]);
+            command
+        }
+        None => Command::new(program),
+    }
 }
 
 fn drive(firmware: &str) -> OsString {

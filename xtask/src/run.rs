@@ -61,17 +61,30 @@ pub fn on_terminal(machine: &MachineOptions, boot: &Boot) -> Result<ExitCode> {
 /// Writes the boot archive of a system and gives its path.
 pub fn write_archive(system: &System) -> Result<PathBuf> {
     let path = workspace::output().join("boot.cpio");
-    let bytes = archive_of(system)?.finish();
-    std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut archive = Archive::default();
+    add_system(&mut archive, system, "")?;
+    let bytes = archive.finish();
+    // Another emulator may be starting from the file right now: it is replaced
+    // as a whole, and only if it changed.
+    if std::fs::read(&path).is_ok_and(|old| old == bytes) {
+        return Ok(path);
+    }
+    let new = path.with_extension(format!("cpio.{}", std::process::id()));
+    std::fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
+    std::fs::rename(&new, &path)?;
     Ok(path)
 }
 
-/// The boot archive of a system, open for more files.
-pub fn archive_of(system: &System) -> Result<Archive> {
-    let mut archive = Archive::default();
-    for program in &system.programs {
+/// Adds all that a system consists of, except for what already is there under
+/// the name `instead_of`.
+pub fn add_system(archive: &mut Archive, system: &System, instead_of: &str) -> Result<()> {
+    for program in system
+        .programs
+        .iter()
+        .filter(|program| program.name != instead_of)
+    {
         archive.add(&program.name, &bare::stripped(&program.path)?);
     }
     archive.add("kernel.symbols", &symbols::of_kernel(&system.kernel)?);
-    Ok(archive)
+    Ok(())
 }

@@ -12,7 +12,7 @@ use heapless::Vec;
 const PAGE: u64 = 4096;
 
 /// The longest command line that is kept, in bytes.
-pub const COMMAND_LINE_BYTES: usize = 1024;
+pub const COMMAND_LINE_BYTES: usize = libipc::command_line::MOST_BYTES;
 
 /// How many regions a memory map may have. Firmware reports some dozens.
 pub const REGIONS: usize = 256;
