@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod editor;
+pub mod errors;
 pub mod listing;
 pub mod processes;
 pub mod table;

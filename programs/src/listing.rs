@@ -233,10 +233,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("caps PID", "the capabilities in a process's tables"),
     ("mem", "the memory pools, what they use and may use"),
     ("help", "this list"),
-    (
-        "exit [STATUS]",
-        "leave; the first shell's end powers off",
-    ),
+    ("exit [STATUS]", "leave; the first shell's end powers off"),
     (
         "A ; B   A && B   A || B",
         "in a row; B if A succeeded; B if it failed",

@@ -34,7 +34,7 @@ impl Words {
     }
 
     /// The words one by one, without their NULs.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.bytes
             .split_inclusive(|byte| *byte == 0)
             .map(|word| &word[..word.len() - 1])
