@@ -3,6 +3,7 @@
 use core::fmt::{self, Display, Write};
 
 use libipc::abi::{Access, Kind, PAGE_BYTES, SlotFlags};
+use libipc::protocol::memory::QuotaLine;
 
 use crate::table::{Table, number, text};
 
@@ -152,33 +153,63 @@ fn list<'n>(f: &mut fmt::Formatter<'_>, names: impl Iterator<Item = &'n str>) ->
     Ok(())
 }
 
-/// The head and the rows of `mem`.
-pub const POOLS: Table<4> = Table([
-    text("POOL", 16),
+/// The columns of `mem`.
+const POOLS: Table<4> = Table([
+    text("POOL", 20),
     number("USED", 10),
     number("LIMIT", 10),
     text("", 27),
 ]);
 
-/// Writes one row of `mem`: a pool's name (ended by NULs) and its figures in page frames.
-pub fn pool_row(out: &mut impl Write, name: &[u8], used: u64, limit: u64) -> fmt::Result {
-    POOLS.row(
-        out,
-        [
-            &Name(name),
-            &Pages(used),
-            &Pages(limit),
-            &Bar { used, limit },
-        ],
-    )
+/// Writes what `mem` says: the pools as a tree, parts under the wholes that contain them.
+pub fn write_pools(pools: &[QuotaLine], out: &mut impl Write) -> fmt::Result {
+    POOLS.head(out)?;
+    for pool in pools {
+        if pools.iter().all(|whole| !is_part(pool, whole)) {
+            write_pool(pools, pool, 0, out)?;
+        }
+    }
+    Ok(())
 }
 
-/// A name in a field of fixed size.
-struct Name<'n>(&'n [u8]);
+fn is_part(pool: &QuotaLine, whole: &QuotaLine) -> bool {
+    pool.parent == whole.number && pool.number != whole.number
+}
+
+fn write_pool(
+    pools: &[QuotaLine],
+    pool: &QuotaLine,
+    depth: usize,
+    out: &mut impl Write,
+) -> fmt::Result {
+    let name = Name {
+        depth,
+        name: &pool.name,
+    };
+    let (used, limit) = (pool.quota.used, pool.quota.limit);
+    POOLS.row(
+        out,
+        [&name, &Pages(used), &Pages(limit), &Bar { used, limit }],
+    )?;
+    // A part has a higher number than its whole, so this comes to an end.
+    for part in pools {
+        if is_part(part, pool) && part.number > pool.number {
+            write_pool(pools, part, depth + 1, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// A name in a field of fixed size, moved to the right by its depth in the tree.
+struct Name<'n> {
+    depth: usize,
+    name: &'n [u8],
+}
 
 impl Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
+        write!(f, "{:1$}", "", self.depth * 2)?;
+        for chunk in self.name.utf8_chunks() {
             f.write_str(chunk.valid().trim_end_matches('\0'))?;
         }
         Ok(())
@@ -277,6 +308,7 @@ pub fn help(out: &mut impl Write) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libipc::protocol::memory::Quota;
 
     #[test]
     fn capabilities_are_listed_with_their_rights_by_name() {
@@ -308,18 +340,32 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_shows_how_full_it_is() {
+    fn pools_are_shown_with_how_full_they_are_under_what_they_are_part_of() {
+        let pool = |number, parent, name: &[u8], used, limit| {
+            let mut line = QuotaLine {
+                number,
+                parent,
+                name: [0; 16],
+                quota: Quota { used, limit },
+            };
+            line.name[..name.len()].copy_from_slice(name);
+            line
+        };
+        let pools = [
+            pool(0, 0, b"all", 100, 1000),
+            pool(1, 0, b"jobs", 1, 100_000),
+            pool(3, 0, b"files", 0, 8),
+            pool(4, 1, b"first", 3, u64::MAX),
+        ];
         let mut out = String::new();
-        POOLS.head(&mut out).unwrap();
-        pool_row(&mut out, b"root\0\0\0", 100, 1000).unwrap();
-        pool_row(&mut out, b"jobs", 1, 100_000).unwrap();
-        pool_row(&mut out, b"free", 3, u64::MAX).unwrap();
+        write_pools(&pools, &mut out).unwrap();
         assert_eq!(
             out,
-            "POOL                    USED       LIMIT\n\
-             root                 400 KiB     3.9 MiB  [##..................]  10%\n\
-             jobs                   4 KiB   390.6 MiB  [#...................]   0%\n\
-             free                  12 KiB    no limit\n"
+            "POOL                        USED       LIMIT\n\
+             all                      400 KiB     3.9 MiB  [##..................]  10%\n\
+             \x20 jobs                     4 KiB   390.6 MiB  [#...................]   0%\n\
+             \x20   first                 12 KiB    no limit\n\
+             \x20 files                    0 KiB      32 KiB  [....................]   0%\n"
         );
     }
 

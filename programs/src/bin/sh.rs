@@ -303,12 +303,13 @@ fn caps(pid: u32) -> Result<Done, Errno> {
 
 fn mem() -> Done {
     let mut client = memory::Client::new(Connection::new(slots::MEMORY_SERVER));
-    let mut text = Output::default();
-    let _ = listing::POOLS.head(&mut text);
-    for index in 0.. {
-        match client.quota_at(index) {
-            Ok(Some((name, quota))) => {
-                let _ = listing::pool_row(&mut text, &name, quota.used, quota.limit);
+    let mut pools = Vec::new();
+    let mut number = 0;
+    loop {
+        match client.quota_at(number) {
+            Ok(Some(line)) => {
+                pools.push(line);
+                number = line.number + 1;
             }
             Ok(None) => break,
             Err(error) => {
@@ -317,6 +318,8 @@ fn mem() -> Done {
             }
         }
     }
+    let mut text = Output::default();
+    let _ = listing::write_pools(&pools, &mut text);
     text.done()
 }
 
