@@ -1,2 +1,240 @@
-//! To come.
-#![no_std]
+//! The process server's state machine: what a process is on Mitosis.
+//!
+//! The kernel knows threads, address spaces and capability tables; a process is a set of shares in
+//! them, and this crate keeps the books. It makes no system call and reads no clock: what it does
+//! to the machine goes through [`Machine`], which the IPC shell (`main.rs`) implements with kernel
+//! calls and the tests with a fake.
+//!
+//! Where to start reading: [`plan`] (a creation as one value), [`door`] (the calls that compile to
+//! it), [`spawn`] (validate, reserve, commit), [`exit`] and [`wait`] (the other end of a life).
+//!
+//! Invariants, checked by [`ProcessServer::check`] after every step of the property test:
+//! every waiting call has exactly one kept reply; shares count their users; the tree of processes
+//! has PID 1 and PID 2 as its roots; a number is taken exactly while something has it.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod arena;
+mod check;
+pub mod door;
+pub mod exit;
+pub mod group;
+pub mod image;
+mod inspect;
+mod list;
+pub mod machine;
+pub mod model;
+mod object;
+pub mod pid;
+pub mod plan;
+mod serve;
+mod service;
+mod shares;
+pub mod signal;
+pub mod spawn;
+pub mod wait;
+
+pub use machine::{Late, Machine, Surroundings};
+
+use alloc::collections::VecDeque;
+
+use arena::Arena;
+use libipc::abi::Handle;
+use libipc::protocol::process::{Errno, Identity};
+use model::*;
+use pid::PidSpace;
+
+/// Label of threads that the server has not made: none of its ids.
+pub const NO_LABEL: u64 = 0;
+
+/// Every process there is.
+pub struct ProcessServer {
+    processes: Arena<Process>,
+    threads: Arena<Thread>,
+    memories: Arena<Memory>,
+    tables: Arena<Table>,
+    dispositions: Arena<Dispositions>,
+    groups: Arena<Group>,
+    loads: Arena<image::Load>,
+    pids: PidSpace,
+    /// PID 1, once it is there.
+    init: Option<ProcessId>,
+    /// PID 2, once PID 1 is there.
+    service_root: Option<ProcessId>,
+    /// How many live processes are subreapers; 0 saves the search for one.
+    subreapers: u32,
+    /// Ends that other ends caused and that are still to be carried out.
+    ends: VecDeque<(ProcessId, exit::Ending)>,
+    /// An end is being carried out.
+    ending: bool,
+}
+
+impl Default for ProcessServer {
+    fn default() -> Self {
+        ProcessServer::new(pid::DEFAULT_MAX)
+    }
+}
+
+impl ProcessServer {
+    /// A server without processes, whose numbers stay below `pid_max`.
+    pub fn new(pid_max: u32) -> ProcessServer {
+        ProcessServer {
+            processes: Arena::default(),
+            threads: Arena::default(),
+            memories: Arena::default(),
+            tables: Arena::default(),
+            dispositions: Arena::default(),
+            groups: Arena::default(),
+            loads: Arena::default(),
+            pids: PidSpace::new(pid_max),
+            init: None,
+            service_root: None,
+            subreapers: 0,
+            ends: VecDeque::new(),
+            ending: false,
+        }
+    }
+
+    /// Makes the caller's process PID 1, with the service root as PID 2 (LX-INIT-02). The handles
+    /// are the server's from now on if this succeeds.
+    pub fn adopt_init<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        [thread, space, files, fs]: [Handle; 4],
+    ) -> Result<Identity, Errno> {
+        if self.init.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        const ROOM: Errno = Errno::ENOMEM;
+        let group = self
+            .groups
+            .insert(Group {
+                number: 0,
+                session: 0,
+                members: list::List::default(),
+            })
+            .map_err(|_| ROOM)?;
+        let record = self.threads.insert(Thread::default()).map_err(|_| ROOM)?;
+        if let Err(error) = machine.set_label(thread, record.bits()) {
+            self.threads.remove(record);
+            self.groups.remove(group);
+            return Err(machine::errno(error));
+        }
+        // The first records of an empty server: nothing below can lack room for more than the
+        // server's start, so a failure is the machine's, not the caller's.
+        let started = self.first_processes(group, record, [thread, space, files, fs]);
+        started.ok_or(ROOM)
+    }
+
+    fn first_processes(
+        &mut self,
+        group: GroupId,
+        thread: ThreadId,
+        [handle, space, files, fs]: [Handle; 4],
+    ) -> Option<Identity> {
+        let memory = self
+            .memories
+            .insert(Memory {
+                space,
+                private: Handle::NONE,
+                users: 1,
+            })
+            .ok()?;
+        let files = self.new_table(files).ok()?;
+        let fs = self.new_table(fs).ok()?;
+        let dispositions = self.new_dispositions(0).ok()?;
+        for kind in [Kind::Init, Kind::ServiceRoot] {
+            let pid = self.pids.allocate().ok()?;
+            let mut process = Process::new(kind, group);
+            process.pid = pid;
+            process.first_tid = pid;
+            process.life = Life::Running;
+            process.exit_signal = signal::SIGCHLD;
+            if kind == Kind::Init {
+                process.memory = Some(memory);
+                process.dispositions = Some(dispositions);
+                process.name = name(b"init");
+            } else {
+                process.name = name(b"services");
+            }
+            let id = self.processes.insert(process).ok()?;
+            self.pids.update(pid, |entry| {
+                entry.process = Some(id);
+                entry.reserved = false;
+            });
+            self.join_group(id, group);
+            if kind == Kind::Init {
+                self.init = Some(id);
+                let record = &mut self.threads[thread];
+                record.handle = handle;
+                record.files = Some(files);
+                record.fs = Some(fs);
+                self.join_process(thread, id, pid);
+            } else {
+                self.service_root = Some(id);
+            }
+        }
+        Some(self.identity_of(thread))
+    }
+
+    /// The process that a calling thread belongs to.
+    pub fn caller(&self, label: u64) -> Option<(ThreadId, ProcessId)> {
+        let thread = ThreadId::from_bits(label)?;
+        match self.threads.get(thread)?.role {
+            Role::Member(process) => Some((thread, process)),
+            _ => None,
+        }
+    }
+
+    /// The numbers of a member thread.
+    fn identity_of(&self, thread: ThreadId) -> Identity {
+        let record = &self.threads[thread];
+        let Role::Member(process) = record.role else {
+            return Identity {
+                pid: 0,
+                tid: record.tid,
+                ppid: 0,
+                pgid: 0,
+                sid: 0,
+            };
+        };
+        let process = &self.processes[process];
+        let group = &self.groups[process.group];
+        Identity {
+            pid: process.pid,
+            tid: record.tid,
+            ppid: process
+                .parent
+                .map_or(0, |parent| self.processes[parent].pid),
+            pgid: group.number,
+            sid: group.session,
+        }
+    }
+
+    /// Links a thread to its process under a number that is reserved.
+    fn join_process(&mut self, thread: ThreadId, process: ProcessId, tid: u32) {
+        let record = &mut self.threads[thread];
+        record.role = Role::Member(process);
+        record.tid = tid;
+        self.pids.update(tid, |entry| {
+            entry.thread = Some(thread);
+            entry.reserved = false;
+        });
+        let owner = &mut self.processes[process];
+        owner
+            .threads
+            .push(&mut self.threads, thread, |thread| &mut thread.sibling);
+        owner.thread_count += 1;
+    }
+}
+
+/// A name from a string, cut to 15 bytes.
+pub fn name(text: &[u8]) -> Name {
+    let mut name = [0; 16];
+    for (to, from) in name.iter_mut().take(15).zip(text) {
+        *to = *from;
+    }
+    name
+}

@@ -1,0 +1,398 @@
+//! The end of threads and processes (`docs/spec/linux-process.md` section 10).
+//!
+//! Ends cause ends (a child's exit signal may kill its parent), so they are queued and carried out
+//! one after the other: the depth of the stack does not depend on anybody's family tree.
+
+use libipc::protocol::process::Errno;
+
+use crate::machine::Late;
+use crate::model::*;
+use crate::signal::SIGCHLD;
+use crate::{Machine, ProcessServer};
+
+/// How a process ended, in the words of those who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Linux status word (LX-EXIT-01).
+    pub status: u32,
+    /// Win32 exit code (W32-EXIT-16).
+    pub code: u32,
+    /// Result of a service thread.
+    pub result: i32,
+}
+
+impl Ending {
+    /// exit and exit_group.
+    pub fn exited(code: i32) -> Ending {
+        Ending {
+            status: (code as u32 & 0xff) << 8,
+            code: code as u32,
+            result: code,
+        }
+    }
+
+    /// ExitProcess and TerminateProcess: all 32 bits count.
+    pub fn with_code(code: u32) -> Ending {
+        Ending::exited(code as i32)
+    }
+
+    /// A signal's default action.
+    pub fn signalled(signal: u32) -> Ending {
+        Ending::forced(signal, 128 + signal)
+    }
+
+    /// A fault.
+    pub fn forced(signal: u32, code: u32) -> Ending {
+        Ending {
+            status: signal,
+            code,
+            result: -(Errno::EINTR as i32),
+        }
+    }
+}
+
+impl ProcessServer {
+    /// exit: ends one thread, and with the last one its process (LX-THREAD-04 to 07).
+    pub fn exit_thread<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (thread, process): (ThreadId, ProcessId),
+        code: i32,
+    ) {
+        if self.processes[process].thread_count == 1 {
+            self.end_process(machine, process, Ending::exited(code));
+        } else {
+            self.end_thread(machine, thread, code as u32);
+        }
+    }
+
+    /// Ends a process; what that causes has happened too when this returns.
+    pub(crate) fn end_process<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        process: ProcessId,
+        ending: Ending,
+    ) {
+        if self.ending {
+            self.ends.push_back((process, ending));
+            return;
+        }
+        self.ending = true;
+        self.end_one(machine, process, ending);
+        while let Some((process, ending)) = self.ends.pop_front() {
+            self.end_one(machine, process, ending);
+        }
+        self.ending = false;
+    }
+
+    fn end_one<M: Machine>(&mut self, machine: &mut M, id: ProcessId, ending: Ending) {
+        // The first end counts (W32-EXIT-08).
+        if !self.processes.get(id).is_some_and(Process::is_alive) {
+            return;
+        }
+        while let Some(thread) = self.processes[id].threads.first() {
+            self.end_thread(machine, thread, ending.code);
+        }
+        let process = &mut self.processes[id];
+        process.life = Life::Ended;
+        process.exit_code = ending.code;
+        process.pending = 0;
+        let stoppers = core::mem::take(&mut process.stoppers);
+        let (memory, dispositions) = (process.memory.take(), process.dispositions.take());
+        let notification = process.notification;
+        if core::mem::take(&mut process.subreaper) {
+            self.subreapers -= 1;
+        }
+        if let Some(memory) = memory {
+            self.drop_memory(machine, memory);
+        }
+        if let Some(dispositions) = dispositions {
+            self.drop_dispositions(dispositions);
+        }
+        self.reparent_children(machine, id);
+        if notification.is_some() {
+            machine.signal_end(notification);
+        }
+        for stopper in stoppers {
+            if let Some((_, reply)) = self.threads[stopper].owed.take() {
+                machine.answer(reply, &Late::Stopped(ending.result));
+            }
+        }
+        if Some(id) == self.init {
+            machine.init_ended(ending.status);
+        }
+        self.tell_parent(machine, id, ending.status);
+    }
+
+    /// The zombie is reported to its parent, or vanishes.
+    fn tell_parent<M: Machine>(&mut self, machine: &mut M, id: ProcessId, status: u32) {
+        let Some(parent) = self.processes[id].parent else {
+            self.processes[id].event = Event::Ended(status);
+            return;
+        };
+        let process = &self.processes[id];
+        // LX-EXIT-11: an odd signal is not for a parent that has become another program.
+        let odd = process.parent_execs != self.processes[parent].execs;
+        let signal = match process.exit_signal {
+            0 => 0,
+            _ if odd => SIGCHLD,
+            signal => signal,
+        };
+        if self.vanishes(id, parent) {
+            self.disown(id);
+            self.bury(machine, id);
+            self.wake_waiters(machine, parent);
+        } else {
+            self.report(machine, id, Event::Ended(status));
+        }
+        if signal != SIGCHLD && self.processes.get(parent).is_some() {
+            self.send(machine, parent, signal);
+        }
+    }
+
+    /// Whether nobody waits for the end of this child (LX-WAIT-12, LX-KTHREAD-02, W32-EXIT-18).
+    fn vanishes(&self, id: ProcessId, parent: ProcessId) -> bool {
+        let (child, parent) = (&self.processes[id], &self.processes[parent]);
+        let ignores = parent.dispositions.is_some_and(|dispositions| {
+            self.dispositions[dispositions].ignored & 1 << (SIGCHLD - 1) != 0
+        });
+        !child.is_waitable()
+            || parent.kind == Kind::ServiceRoot
+            || (ignores && child.exit_signal == SIGCHLD)
+    }
+
+    /// Ends a thread that is a member of a process: what it waits for, whom it keeps waiting, its
+    /// tables, its number.
+    pub(crate) fn end_thread<M: Machine>(&mut self, machine: &mut M, id: ThreadId, code: u32) {
+        let thread = &mut self.threads[id];
+        let Role::Member(process) = thread.role else {
+            return;
+        };
+        thread.exit_code = code;
+        machine.end_thread(core::mem::replace(&mut thread.handle, libipc::Handle::NONE));
+        self.drop_owed(machine, id, process);
+        let thread = &mut self.threads[id];
+        let waiter = thread.releases.take();
+        let tables = [thread.files.take(), thread.fs.take()];
+        let (tid, kept, notification) = (thread.tid, thread.handles > 0, thread.notification);
+        thread.role = Role::Ended;
+        if let Some(waiter) = waiter {
+            self.release_waiter(machine, waiter);
+        }
+        for table in tables.into_iter().flatten() {
+            self.drop_table(machine, table);
+        }
+        let owner = &mut self.processes[process];
+        owner
+            .threads
+            .remove(&mut self.threads, id, |thread| &mut thread.sibling);
+        owner.thread_count -= 1;
+        self.pids.update(tid, |entry| {
+            entry.thread = None;
+            entry.reserved |= kept;
+        });
+        if notification.is_some() {
+            machine.signal_end(notification);
+        }
+        if !kept {
+            self.forget_thread(machine, id);
+        }
+    }
+
+    /// The end of a record that nothing refers to.
+    pub(crate) fn forget_thread<M: Machine>(&mut self, machine: &mut M, id: ThreadId) {
+        if let Some(thread) = self.threads.remove(id)
+            && thread.notification.is_some()
+        {
+            machine.close(thread.notification);
+        }
+    }
+
+    /// Whoever waits in a vfork goes on.
+    fn release_waiter<M: Machine>(&mut self, machine: &mut M, waiter: ThreadId) {
+        let thread = &mut self.threads[waiter];
+        let Some((Owed::Release { pid, .. }, reply)) = thread.owed.take() else {
+            unreachable!("a releasing thread has a waiter");
+        };
+        let role = thread.role;
+        machine.answer(reply, &Late::Number(pid));
+        if let Role::Member(process) = role {
+            self.deliver_pending(machine, process);
+        }
+    }
+
+    /// What is owed to a thread that is gone is dropped, with what was under way for it.
+    fn drop_owed<M: Machine>(&mut self, machine: &mut M, id: ThreadId, process: ProcessId) {
+        if let Some((Owed::Load(load), _)) = self.threads[id].owed {
+            self.drop_load(machine, load, None);
+            return;
+        }
+        let Some((owed, reply)) = self.threads[id].owed.take() else {
+            return;
+        };
+        match owed {
+            Owed::Wait { .. } => self.processes[process]
+                .waiters
+                .retain(|waiter| *waiter != id),
+            Owed::Release { by, .. } => self.threads[by].releases = None,
+            Owed::Stop(service) => self.processes[service]
+                .stoppers
+                .retain(|stopper| *stopper != id),
+            Owed::ShouldStop | Owed::Load(_) => {}
+        }
+        machine.close(reply);
+    }
+
+    /// A thread wants its call back (a cancel notice): a wait ends with EINTR, what only death may
+    /// end goes on.
+    pub fn cancel<M: Machine>(&mut self, machine: &mut M, label: u64) {
+        let Some((thread, process)) = self.caller(label) else {
+            return;
+        };
+        let Some((owed, reply)) = self.threads[thread].owed else {
+            return;
+        };
+        match owed {
+            Owed::Release { .. } | Owed::Load(_) => return,
+            Owed::Wait { .. } => self.processes[process]
+                .waiters
+                .retain(|waiter| *waiter != thread),
+            Owed::Stop(service) => self.processes[service]
+                .stoppers
+                .retain(|stopper| *stopper != thread),
+            Owed::ShouldStop => {}
+        }
+        self.threads[thread].owed = None;
+        machine.answer(reply, &Late::Errno(Errno::EINTR));
+    }
+
+    /// Makes `child` the youngest child of `parent`.
+    pub(crate) fn adopt(&mut self, parent: ProcessId, child: ProcessId) {
+        let owner = &mut self.processes[parent];
+        let order = owner.next_order;
+        owner.next_order += 1;
+        let execs = owner.execs;
+        let mut children = owner.children;
+        children.push(&mut self.processes, child, |process| &mut process.sibling);
+        self.processes[parent].children = children;
+        let record = &mut self.processes[child];
+        record.parent = Some(parent);
+        record.order = order;
+        record.parent_execs = execs;
+        let tells = record.event != Event::None && record.is_waitable();
+        self.count_child(child, 1);
+        if tells {
+            self.processes[parent].ready.insert(order, child);
+        }
+    }
+
+    /// Takes `child` from its parent.
+    pub(crate) fn disown(&mut self, child: ProcessId) {
+        self.count_child(child, u32::MAX);
+        let record = &mut self.processes[child];
+        let order = record.order;
+        let Some(parent) = record.parent.take() else {
+            return;
+        };
+        let mut children = self.processes[parent].children;
+        children.remove(&mut self.processes, child, |process| &mut process.sibling);
+        let owner = &mut self.processes[parent];
+        owner.children = children;
+        owner.ready.remove(&order);
+    }
+
+    /// Counts a child for its parent: `change` is 1, or `u32::MAX` for one less.
+    fn count_child(&mut self, child: ProcessId, change: u32) {
+        let record = &self.processes[child];
+        if !record.is_waitable() {
+            return;
+        }
+        let clone_child = record.is_clone_child();
+        if let Some(parent) = record.parent {
+            let owner = &mut self.processes[parent];
+            let count = match clone_child {
+                true => &mut owner.clone_children,
+                false => &mut owner.plain_children,
+            };
+            *count = count.wrapping_add(change);
+        }
+    }
+
+    /// Changes which signal tells a process's end, and so which waits see it.
+    pub(crate) fn set_exit_signal(&mut self, process: ProcessId, signal: u32) {
+        self.count_child(process, u32::MAX);
+        self.processes[process].exit_signal = signal;
+        self.count_child(process, 1);
+    }
+
+    /// Who adopts the children of `dead` (LX-EXIT-04).
+    fn reaper_for(&self, dead: ProcessId) -> Option<ProcessId> {
+        let mut ancestor = match self.subreapers {
+            0 => None,
+            _ => self.processes[dead].parent,
+        };
+        while let Some(id) = ancestor {
+            let process = &self.processes[id];
+            if process.subreaper && process.is_alive() {
+                return Some(id);
+            }
+            ancestor = process.parent;
+        }
+        self.init
+            .filter(|init| *init != dead && self.processes[*init].is_alive())
+    }
+
+    fn reparent_children<M: Machine>(&mut self, machine: &mut M, dead: ProcessId) {
+        if self.processes[dead].children.first().is_none() {
+            return;
+        }
+        let reaper = self.reaper_for(dead);
+        while let Some(child) = self.processes[dead].children.first() {
+            self.disown(child);
+            let record = &mut self.processes[child];
+            record.creator = None;
+            record.exit_signal = SIGCHLD; // LX-EXIT-05
+            let ended = record.life == Life::Ended;
+            match reaper {
+                Some(reaper) if !(ended && self.vanishes(child, reaper)) => {
+                    self.adopt(reaper, child);
+                }
+                _ if ended => self.bury(machine, child),
+                _ => {}
+            }
+        }
+        if let Some(reaper) = reaper {
+            self.wake_waiters(machine, reaper);
+        }
+    }
+
+    /// The end of a process that has been told, or that nobody waits for. Its record stays as long
+    /// as there are handles on it, and so does its number (W32-EXIT-18).
+    pub(crate) fn bury<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
+        self.leave_group(id);
+        let process = &self.processes[id];
+        let (pid, kept) = (process.pid, process.handles > 0);
+        self.pids.update(pid, |entry| {
+            entry.process = None;
+            entry.reserved |= kept;
+        });
+        if !kept {
+            self.forget_process(machine, id);
+        }
+    }
+
+    /// The end of a record that nothing refers to.
+    pub(crate) fn forget_process<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
+        if let Some(process) = self.processes.remove(id)
+            && process.notification.is_some()
+        {
+            machine.close(process.notification);
+        }
+    }
+
+    /// Makes a process adopt its orphaned descendants, or not (LX-EXIT-06).
+    pub fn set_subreaper(&mut self, process: ProcessId, on: bool) {
+        let before = core::mem::replace(&mut self.processes[process].subreaper, on);
+        self.subreapers = self.subreapers + u32::from(on) - u32::from(before);
+    }
+}

@@ -1,0 +1,163 @@
+//! What the process server does to the machine.
+//!
+//! The IPC shell implements [`Machine`] with kernel calls; the tests implement it with a fake that
+//! counts live objects and fails on request. The first group of methods may fail and is only used
+//! while a creation reserves what it needs; the second cannot, and is what commits are made of.
+
+use libipc::abi::{Error, Handle, SendCap, SlotFlags};
+use libipc::protocol::process::{Errno, ProcessError, ProcessIds, Waited, Win32Error};
+use libipc::wire::{self, Refusal, ShortBody};
+
+/// What a thread lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Address space.
+    pub space: Handle,
+    /// Private table.
+    pub private: Handle,
+    /// Files table.
+    pub files: Handle,
+    /// Root and working directory.
+    pub fs: Handle,
+}
+
+/// The machine as the process server sees it. Objects are charged to the job's pool; every handle
+/// that a method returns is the server's to close.
+pub trait Machine {
+    /// A copy-on-write snapshot of a space, its page at `prefault` (0: none) already copied.
+    fn snapshot(&mut self, space: Handle, prefault: u64) -> Result<Handle, Error>;
+    /// A space in which only the loader is mapped.
+    fn image_space(&mut self) -> Result<Handle, Error>;
+    /// A private table for programs in `space`: [`slots`](libipc::protocol::process::slots).
+    fn private_table(&mut self, space: Handle) -> Result<Handle, Error>;
+    /// An empty table.
+    fn empty_table(&mut self) -> Result<Handle, Error>;
+    /// A copy of a table.
+    fn copy_table(&mut self, table: Handle) -> Result<Handle, Error>;
+    /// Closes the slots of a table whose flags, cut to `mask`, are not `value`.
+    fn retain(&mut self, table: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error>;
+    /// Puts a copy of `source` into slot `index` of a table.
+    fn place(&mut self, source: Handle, table: Handle, index: u32) -> Result<(), Error>;
+    /// A suspended thread without registers.
+    fn create_thread(&mut self, within: Surroundings, label: u64) -> Result<Handle, Error>;
+    /// A suspended thread that goes on where `like` waits in its call to the server. `stack` 0
+    /// keeps the stack pointer.
+    fn fork_thread(
+        &mut self,
+        like: Handle,
+        within: Surroundings,
+        label: u64,
+        stack: u64,
+    ) -> Result<Handle, Error>;
+    /// Sets a thread's FS base.
+    fn set_thread_pointer(&mut self, thread: Handle, base: u64) -> Result<(), Error>;
+    /// Sets the address that is cleared and woken when the thread ends.
+    fn set_clear_address(&mut self, thread: Handle, address: u64) -> Result<(), Error>;
+    /// Labels a thread that the server did not make.
+    fn set_label(&mut self, thread: Handle, label: u64) -> Result<(), Error>;
+    /// Keeps the reply to the call that is being served.
+    fn keep_reply(&mut self) -> Result<Handle, Error>;
+    /// A sender to this server with `badge` and `access`. [`Served`](crate::ProcessServer) is told
+    /// when the last copy of it is gone.
+    fn derive_sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;
+    /// A notification; `ended`: with bit 0 set. The bit stays set when it is taken.
+    fn end_notification(&mut self, ended: bool) -> Result<Handle, Error>;
+    /// Reads 4 bytes of a space.
+    fn read_word(&mut self, space: Handle, address: u64) -> Result<u32, Error>;
+    /// Writes 4 bytes of a space.
+    fn write_word(&mut self, space: Handle, address: u64, value: u32) -> Result<(), Error>;
+
+    /// The first used slot of a table at or above `index`, described as `cap_info` does.
+    fn slot_at(&mut self, table: Handle, index: u32) -> Option<(u32, u64)>;
+    /// Answers a kept reply, which is used up. Capabilities in the answer are handed over.
+    fn answer(&mut self, reply: Handle, answer: &Late);
+    /// Adds one to a thread's suspend count; on return it runs nowhere.
+    fn suspend(&mut self, thread: Handle);
+    /// Takes one from a thread's suspend count.
+    fn resume(&mut self, thread: Handle);
+    /// Starts a thread at an address, out of whatever call it waits in, and resumes it once.
+    fn start(
+        &mut self,
+        thread: Handle,
+        instruction_pointer: u64,
+        stack_pointer: u64,
+        argument: u64,
+    );
+    /// Starts a thread in the loader.
+    fn start_loader(&mut self, thread: Handle);
+    /// Takes the loader out of a space.
+    fn remove_loader(&mut self, space: Handle);
+    /// Ends a thread and closes its handle.
+    fn end_thread(&mut self, thread: Handle);
+    /// Closes a handle.
+    fn close(&mut self, handle: Handle);
+    /// Sets bit 0 of a notification.
+    fn signal_end(&mut self, notification: Handle);
+    /// PID 1 has ended with this status word.
+    fn init_ended(&mut self, status: u32);
+}
+
+/// An answer that was owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// The child's number: vfork, spawn.
+    Number(u32),
+    /// wait4.
+    Waited(Waited),
+    /// create_process, with its two handles.
+    Created {
+        /// The ids.
+        ids: ProcessIds,
+        /// The process and the thread handle.
+        handles: [SendCap; 2],
+    },
+    /// service_stop.
+    Stopped(i32),
+    /// service_should_stop.
+    ShouldStop(bool),
+    /// A Linux call failed.
+    Errno(Errno),
+    /// A Win32 call failed.
+    Win32(Win32Error),
+}
+
+impl Late {
+    /// The answer as a message body.
+    pub fn body(&self) -> ShortBody {
+        fn encode<T: serde::Serialize>(result: Result<T, ProcessError>) -> ShortBody {
+            let mut body = ShortBody::new();
+            wire::answer(result.map_err(Refusal::Error), &mut body);
+            body
+        }
+        match *self {
+            Late::Number(pid) => encode(Ok(pid)),
+            Late::Waited(waited) => encode(Ok(waited)),
+            Late::Created { ids, .. } => encode(Ok(ids)),
+            Late::Stopped(result) => encode(Ok(result)),
+            Late::ShouldStop(stop) => encode(Ok(stop)),
+            Late::Errno(errno) => encode::<()>(Err(ProcessError::Linux(errno))),
+            Late::Win32(error) => encode::<()>(Err(ProcessError::Win32(error))),
+        }
+    }
+
+    /// The capabilities that go with it.
+    pub fn caps(&self) -> &[SendCap] {
+        match self {
+            Late::Created { handles, .. } => handles,
+            _ => &[],
+        }
+    }
+}
+
+/// A kernel refusal as an error number: out of memory, unless the caller itself is at fault.
+pub fn errno(error: Error) -> Errno {
+    match error {
+        Error::NoMemory => Errno::ENOMEM,
+        Error::Exhausted => Errno::EAGAIN,
+        Error::BadAddress => Errno::EFAULT,
+        Error::AccessDenied => Errno::EACCES,
+        Error::BadHandle => Errno::EBADF,
+        Error::Gone | Error::Interrupted => Errno::EINTR,
+        _ => Errno::EINVAL,
+    }
+}

@@ -1,0 +1,250 @@
+//! The numbers of one PID namespace: what each stands for, and which comes next.
+//!
+//! Processes, threads, process groups and sessions share the numbers. A number is taken while any
+//! of them uses it (LX-PID-04), or while a creation has reserved it. Allocation goes round
+//! (LX-PID-01), so that a freed number rests as long as possible. Numbers are kept in pages that
+//! are made when first used; a full page is skipped in one step.
+//!
+//! Invariant: `used` of a page counts its entries that are taken.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::model::{GroupId, ProcessId, ThreadId};
+
+/// After the first pass numbers below this are not given out again.
+const SECOND_PASS: u32 = 300;
+/// Default end of the number space, exclusive (LX-PID-03).
+pub const DEFAULT_MAX: u32 = 32768;
+/// Highest end that the number space can have.
+pub const LARGEST_MAX: u32 = 4_194_304;
+const PAGE: usize = 128;
+
+/// What a number stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The process with this PID, dead but unreaped ones included.
+    pub process: Option<ProcessId>,
+    /// The thread with this TID.
+    pub thread: Option<ThreadId>,
+    /// The process group with this ID.
+    pub group: Option<GroupId>,
+    /// Number of processes whose session has this ID.
+    pub session: u32,
+    /// A creation holds it, or a record that is still looked at by handle.
+    pub reserved: bool,
+}
+
+impl Entry {
+    fn is_free(&self) -> bool {
+        *self == Entry::default()
+    }
+}
+
+struct Page {
+    used: usize,
+    entries: [Entry; PAGE],
+}
+
+/// Why there is no number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoNumber {
+    /// All are taken (EAGAIN).
+    Exhausted,
+    /// The server has no memory for another page (ENOMEM).
+    NoMemory,
+    /// The number asked for is taken (EEXIST).
+    Taken,
+    /// The number asked for is not one (EINVAL).
+    Invalid,
+}
+
+/// The numbers of one namespace.
+pub struct PidSpace {
+    pages: Vec<Option<Box<Page>>>,
+    last: u32,
+    max: u32,
+}
+
+impl PidSpace {
+    /// An empty space of the numbers 1 to `max` - 1.
+    pub fn new(max: u32) -> PidSpace {
+        PidSpace {
+            pages: Vec::new(),
+            last: 0,
+            max: max.clamp(SECOND_PASS + 1, LARGEST_MAX),
+        }
+    }
+
+    /// What `number` stands for.
+    pub fn get(&self, number: u32) -> Entry {
+        self.page(number)
+            .map_or(Entry::default(), |page| page.entries[place(number)])
+    }
+
+    fn page(&self, number: u32) -> Option<&Page> {
+        self.pages.get(number as usize / PAGE)?.as_deref()
+    }
+
+    /// Changes what a taken number stands for; it becomes free when nothing is left.
+    pub fn update(&mut self, number: u32, change: impl FnOnce(&mut Entry)) {
+        let Some(Some(page)) = self.pages.get_mut(number as usize / PAGE) else {
+            return;
+        };
+        let entry = &mut page.entries[place(number)];
+        if entry.is_free() {
+            return;
+        }
+        change(entry);
+        if entry.is_free() {
+            page.used -= 1;
+        }
+    }
+
+    /// Reserves the next number.
+    pub fn allocate(&mut self) -> Result<u32, NoNumber> {
+        let number = match self.free_between(self.last + 1, self.max) {
+            Some(number) => number,
+            None => self
+                .free_between(SECOND_PASS, self.max)
+                .ok_or(NoNumber::Exhausted)?,
+        };
+        self.reserve(number)?;
+        self.last = number;
+        Ok(number)
+    }
+
+    /// Reserves `number` itself (set_tid, LX-CLONE3-14).
+    pub fn allocate_exactly(&mut self, number: u32) -> Result<u32, NoNumber> {
+        if number == 0 || number >= self.max {
+            return Err(NoNumber::Invalid);
+        }
+        if !self.get(number).is_free() {
+            return Err(NoNumber::Taken);
+        }
+        self.reserve(number)?;
+        Ok(number)
+    }
+
+    /// Gives back what `allocate` reserved; the cursor stays (LX-PID-08).
+    pub fn release(&mut self, number: u32) {
+        self.update(number, |entry| entry.reserved = false);
+    }
+
+    fn free_between(&self, from: u32, end: u32) -> Option<u32> {
+        let mut number = from.max(1);
+        while number < end {
+            match self.page(number) {
+                None => return Some(number),
+                Some(page) if page.used == PAGE => {
+                    number = (number / PAGE as u32 + 1) * PAGE as u32
+                }
+                Some(page) => {
+                    if page.entries[place(number)].is_free() {
+                        return Some(number);
+                    }
+                    number += 1;
+                }
+            }
+        }
+        None
+    }
+
+    fn reserve(&mut self, number: u32) -> Result<(), NoNumber> {
+        let index = number as usize / PAGE;
+        if index >= self.pages.len() {
+            let more = index + 1 - self.pages.len();
+            self.pages
+                .try_reserve(more)
+                .map_err(|_| NoNumber::NoMemory)?;
+            self.pages.resize_with(index + 1, || None);
+        }
+        let page = self.pages[index].get_or_insert_with(|| {
+            Box::new(Page {
+                used: 0,
+                entries: [Entry::default(); PAGE],
+            })
+        });
+        page.used += 1;
+        page.entries[place(number)].reserved = true;
+        Ok(())
+    }
+
+    /// The first number not below `from` that stands for a process.
+    pub fn next_process(&self, from: u32) -> Option<ProcessId> {
+        let mut number = from.max(1);
+        while (number as usize) < self.pages.len() * PAGE {
+            match self.page(number) {
+                Some(page) if page.used > 0 => {
+                    if let Some(process) = page.entries[place(number)].process {
+                        return Some(process);
+                    }
+                    number += 1;
+                }
+                _ => number = (number / PAGE as u32 + 1) * PAGE as u32,
+            }
+        }
+        None
+    }
+
+    /// How many numbers are taken.
+    pub fn taken(&self) -> usize {
+        self.pages.iter().flatten().map(|page| page.used).sum()
+    }
+}
+
+fn place(number: u32) -> usize {
+    number as usize % PAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn lx_pid_01_numbers_go_round_and_restart_at_300() {
+        let mut pids = PidSpace::new(310);
+        let first: Vec<u32> = (0..309).map(|_| pids.allocate().unwrap()).collect();
+        assert_eq!(first, (1..310).collect::<Vec<_>>());
+        for number in 280..310 {
+            pids.release(number);
+        }
+        let second: Vec<u32> = (0..10).map(|_| pids.allocate().unwrap()).collect();
+        assert_eq!(second, (300..310).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn lx_pid_02_a_freed_number_rests_until_the_cursor_wraps() {
+        let mut pids = PidSpace::new(400);
+        let mut last = 0;
+        for _ in 0..399 {
+            let number = pids.allocate().unwrap();
+            pids.release(number);
+            assert!(number > last);
+            last = number;
+        }
+        assert_eq!(pids.allocate(), Ok(300));
+    }
+
+    #[test]
+    fn lx_pid_06_a_full_space_is_exhausted_until_a_number_is_freed() {
+        let mut pids = PidSpace::new(301);
+        while pids.allocate().is_ok() {}
+        assert_eq!(pids.taken(), 300);
+        pids.release(7);
+        assert_eq!(pids.allocate(), Err(NoNumber::Exhausted));
+        pids.release(300);
+        assert_eq!(pids.allocate(), Ok(300));
+    }
+
+    #[test]
+    fn a_number_asked_for_by_name_must_be_one_and_be_free() {
+        let mut pids = PidSpace::new(400);
+        assert_eq!(pids.allocate_exactly(0), Err(NoNumber::Invalid));
+        assert_eq!(pids.allocate_exactly(400), Err(NoNumber::Invalid));
+        assert_eq!(pids.allocate_exactly(42), Ok(42));
+        assert_eq!(pids.allocate_exactly(42), Err(NoNumber::Taken));
+        assert_eq!(pids.allocate(), Ok(1), "the cursor has not moved");
+    }
+}

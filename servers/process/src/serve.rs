@@ -1,0 +1,381 @@
+//! The protocol's methods: who may call what, and in which words the answer goes back.
+//!
+//! A capability of this server is either a client's own (badge [`CLIENT_BADGE`]; the caller is
+//! known by its label, the access mask says which groups of methods it may use) or a Win32 handle
+//! (the badge names the object). Nobody else's call does anything.
+
+use libipc::protocol::process::*;
+use libipc::protocol::startup::process::CLIENT_BADGE;
+use libipc::wire::{Answer, Bytes, Caller};
+
+use crate::door::{linux, service, win32};
+use crate::exit::Ending;
+use crate::model::{Kind, LoadId, ProcessId, ThreadId};
+use crate::plan::MemoryChoice;
+use crate::{Machine, ProcessServer};
+
+type Reply<T> = Result<Answer<T>, ProcessError>;
+
+fn linux_error(errno: Errno) -> ProcessError {
+    ProcessError::Linux(errno)
+}
+
+impl ProcessServer {
+    /// Refuses capabilities that are handles, or that lack a right.
+    fn permit(&self, caller: &Caller, right: u32) -> Result<(), ProcessError> {
+        if caller.badge == CLIENT_BADGE && caller.access & right == right {
+            Ok(())
+        } else {
+            Err(ProcessError::Denied)
+        }
+    }
+
+    /// The calling thread and process.
+    fn client(&self, caller: &Caller, right: u32) -> Result<(ThreadId, ProcessId), ProcessError> {
+        self.permit(caller, right)?;
+        self.caller(caller.label).ok_or(ProcessError::Denied)
+    }
+
+    fn calling_loader(&self, caller: &Caller) -> Result<LoadId, ProcessError> {
+        self.permit(caller, access::SELF)?;
+        self.loader(caller.label).ok_or(ProcessError::Denied)
+    }
+
+    fn facts(&self, process: ProcessId) -> linux::CallerFacts {
+        linux::CallerFacts {
+            is_init: self.processes[process].kind == Kind::Init,
+        }
+    }
+
+    /// The answer to a call that may have ended its caller.
+    fn unless_gone<T>(&self, caller: &Caller, value: T) -> Reply<T> {
+        match self.caller(caller.label) {
+            Some(_) => Ok(Answer::Now(value)),
+            None => Ok(Answer::Later),
+        }
+    }
+}
+
+impl<M: Machine> Server<M> for ProcessServer {
+    fn fork<'m>(&mut self, machine: &mut M, caller: &mut Caller, stack: u64) -> Reply<u32> {
+        let client = self.client(caller, access::SELF)?;
+        self.spawn(machine, client, linux::fork(stack))
+            .map_err(linux_error)
+    }
+
+    fn vfork<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<u32> {
+        let client = self.client(caller, access::SELF)?;
+        self.spawn(machine, client, linux::vfork())
+            .map_err(linux_error)
+    }
+
+    fn clone<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        arguments: CloneArguments,
+    ) -> Reply<u32> {
+        let client = self.client(caller, access::SELF)?;
+        let plan = linux::clone(&arguments, self.facts(client.1)).map_err(linux_error)?;
+        self.spawn(machine, client, plan).map_err(linux_error)
+    }
+
+    fn clone3<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        record: Bytes<'m>,
+        size: u64,
+    ) -> Reply<u32> {
+        let client = self.client(caller, access::SELF)?;
+        let space = self.processes[client.1]
+            .memory
+            .map(|memory| self.memories[memory].space);
+        let plan = linux::clone3(record.0, size, self.facts(client.1), |address| {
+            machine.read_word(space?, address).ok()
+        });
+        self.spawn(machine, client, plan.map_err(linux_error)?)
+            .map_err(linux_error)
+    }
+
+    fn exec<'m>(&mut self, machine: &mut M, caller: &mut Caller, start_bytes: u64) -> Reply<()> {
+        let client = self.client(caller, access::SELF)?;
+        let [image, start] = [caller.received[0], caller.received[1]];
+        let answer = ProcessServer::exec(self, machine, client, image, start, start_bytes)
+            .map_err(linux_error)?;
+        caller.take(0);
+        caller.take(1);
+        Ok(answer)
+    }
+
+    fn exit<'m>(&mut self, machine: &mut M, caller: &mut Caller, code: i32) -> Reply<()> {
+        let client = self.client(caller, access::SELF)?;
+        self.exit_thread(machine, client, code);
+        Ok(Answer::Later)
+    }
+
+    fn exit_group<'m>(&mut self, machine: &mut M, caller: &mut Caller, code: i32) -> Reply<()> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        self.end_process(machine, process, Ending::exited(code));
+        Ok(Answer::Later)
+    }
+
+    fn wait4<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        pid: i32,
+        options: u32,
+    ) -> Reply<Waited> {
+        let client = self.client(caller, access::SELF)?;
+        ProcessServer::wait4(self, machine, client, pid, options).map_err(linux_error)
+    }
+
+    fn identity<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<Identity> {
+        let (thread, _) = self.client(caller, access::SELF)?;
+        Ok(Answer::Now(self.identity_of(thread)))
+    }
+
+    fn kill<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        pid: i32,
+        signal: u32,
+    ) -> Reply<()> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        ProcessServer::kill(self, machine, process, pid, signal).map_err(linux_error)?;
+        self.unless_gone(caller, ())
+    }
+
+    fn set_tid_address<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        address: u64,
+    ) -> Reply<u32> {
+        let (thread, _) = self.client(caller, access::SELF)?;
+        let thread = &self.threads[thread];
+        // A bad address is ignored when the time comes; the call always succeeds (LX-FUTEX-01).
+        let _ = machine.set_clear_address(thread.handle, address);
+        Ok(Answer::Now(thread.tid))
+    }
+
+    fn setpgid<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        pid: i32,
+        pgid: i32,
+    ) -> Reply<()> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        ProcessServer::setpgid(self, machine, process, pid, pgid).map_err(linux_error)?;
+        Ok(Answer::Now(()))
+    }
+
+    fn setsid<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<u32> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        let sid = ProcessServer::setsid(self, process).map_err(linux_error)?;
+        Ok(Answer::Now(sid))
+    }
+
+    fn set_subreaper<'m>(&mut self, _: &mut M, caller: &mut Caller, on: bool) -> Reply<()> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        ProcessServer::set_subreaper(self, process, on);
+        Ok(Answer::Now(()))
+    }
+
+    fn ignore_signal<'m>(
+        &mut self,
+        _: &mut M,
+        caller: &mut Caller,
+        signal: u32,
+        ignore: bool,
+    ) -> Reply<bool> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        let before = ProcessServer::ignore_signal(self, process, signal, ignore);
+        Ok(Answer::Now(before.map_err(linux_error)?))
+    }
+
+    fn getpgid<'m>(&mut self, _: &mut M, caller: &mut Caller, pid: i32) -> Reply<u32> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        let (group, _) = self.group_of(process, pid).map_err(linux_error)?;
+        Ok(Answer::Now(group))
+    }
+
+    fn getsid<'m>(&mut self, _: &mut M, caller: &mut Caller, pid: i32) -> Reply<u32> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        let (_, session) = self.group_of(process, pid).map_err(linux_error)?;
+        Ok(Answer::Now(session))
+    }
+
+    fn create_process<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        order: CreateProcess,
+    ) -> Reply<ProcessIds> {
+        let client = self.client(caller, access::SELF)?;
+        let [image, start, directory] =
+            [caller.received[0], caller.received[1], caller.received[2]];
+        let plan =
+            win32::create_process(&order, image, start, directory).map_err(ProcessError::Win32)?;
+        self.spawn(machine, client, plan)
+            .map_err(|errno| ProcessError::Win32(win32::error(errno)))?;
+        caller.take(0);
+        caller.take(1);
+        Ok(Answer::Later)
+    }
+
+    fn exit_process<'m>(&mut self, machine: &mut M, caller: &mut Caller, code: u32) -> Reply<()> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        self.end_process(machine, process, Ending::with_code(code));
+        Ok(Answer::Later)
+    }
+
+    fn terminate_process<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        code: u32,
+    ) -> Reply<()> {
+        self.terminate(machine, (caller.badge, caller.access), code)?;
+        self.unless_gone(caller, ())
+    }
+
+    fn exit_code<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<u32> {
+        let code = self.exit_code_behind(caller.badge, caller.access)?;
+        Ok(Answer::Now(code))
+    }
+
+    fn suspend_thread<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<u32> {
+        let count = self.suspend_behind(machine, caller.badge, caller.access)?;
+        Ok(Answer::Now(count))
+    }
+
+    fn resume_thread<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<u32> {
+        let count = self.resume_behind(machine, caller.badge, caller.access)?;
+        Ok(Answer::Now(count))
+    }
+
+    fn wait_object<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<()> {
+        let notification = self.notification_behind(machine, caller.badge, caller.access)?;
+        caller.give(notification);
+        Ok(Answer::Now(()))
+    }
+
+    fn service_create<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        name: [u8; 16],
+        entry: u64,
+        argument: u64,
+        stack: u64,
+    ) -> Reply<u32> {
+        let client = self.client(caller, access::SERVICE)?;
+        let plan = service::create(crate::name(&name), entry, argument, stack);
+        self.spawn(machine, client, plan).map_err(linux_error)
+    }
+
+    fn service_wake<'m>(&mut self, machine: &mut M, caller: &mut Caller, pid: u32) -> Reply<()> {
+        self.client(caller, access::SERVICE)?;
+        ProcessServer::service_wake(self, machine, pid).map_err(linux_error)?;
+        Ok(Answer::Now(()))
+    }
+
+    fn service_stop<'m>(&mut self, machine: &mut M, caller: &mut Caller, pid: u32) -> Reply<i32> {
+        let client = self.client(caller, access::SERVICE)?;
+        ProcessServer::service_stop(self, machine, client, pid).map_err(linux_error)
+    }
+
+    fn service_should_stop<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        wait: bool,
+    ) -> Reply<bool> {
+        let client = self.client(caller, access::SELF)?;
+        ProcessServer::service_should_stop(self, machine, client, wait).map_err(linux_error)
+    }
+
+    fn service_exit<'m>(&mut self, machine: &mut M, caller: &mut Caller, result: i32) -> Reply<()> {
+        let (_, process) = self.client(caller, access::SELF)?;
+        ProcessServer::service_exit(self, machine, process, result).map_err(linux_error)?;
+        Ok(Answer::Later)
+    }
+
+    fn load_order<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<LoadOrder> {
+        let load = self.calling_loader(caller)?;
+        let (order, windows) = ProcessServer::load_order(self, load).map_err(linux_error)?;
+        for window in windows {
+            caller.give(window);
+        }
+        Ok(Answer::Now(order))
+    }
+
+    fn loaded<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        entry: u64,
+        stack_pointer: u64,
+        name: [u8; 16],
+    ) -> Reply<()> {
+        let load = self.calling_loader(caller)?;
+        ProcessServer::loaded(self, machine, load, (entry, stack_pointer), name)
+            .map_err(linux_error)?;
+        Ok(Answer::Later)
+    }
+
+    fn load_failed<'m>(&mut self, machine: &mut M, caller: &mut Caller, errno: Errno) -> Reply<()> {
+        let load = self.calling_loader(caller)?;
+        self.drop_load(machine, load, Some(errno));
+        Ok(Answer::Later)
+    }
+
+    fn process_at<'m>(
+        &mut self,
+        _: &mut M,
+        caller: &mut Caller,
+        pid: u32,
+    ) -> Reply<Option<ProcessLine>> {
+        self.permit(caller, access::INSPECT)?;
+        Ok(Answer::Now(self.line_at(pid)))
+    }
+
+    fn capability_at<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        pid: u32,
+        table: u8,
+        index: u32,
+    ) -> Reply<Option<CapabilityLine>> {
+        self.permit(caller, access::INSPECT)?;
+        Ok(Answer::Now(self.slot_line_at(machine, pid, table, index)))
+    }
+
+    fn adopt_init<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<Identity> {
+        self.permit(caller, access::INIT)?;
+        let handles = [0, 1, 2, 3].map(|index| caller.received[index]);
+        let identity = ProcessServer::adopt_init(self, machine, handles).map_err(linux_error)?;
+        for index in 0..handles.len() {
+            caller.take(index);
+        }
+        Ok(Answer::Now(identity))
+    }
+
+    fn spawn<'m>(&mut self, machine: &mut M, caller: &mut Caller, start_bytes: u64) -> Reply<u32> {
+        let client = self.client(caller, access::SELF)?;
+        let plan = linux::spawn(MemoryChoice::Image {
+            image: caller.received[0],
+            start: caller.received[1],
+            start_bytes,
+        });
+        let answer = ProcessServer::spawn(self, machine, client, plan).map_err(linux_error)?;
+        caller.take(0);
+        caller.take(1);
+        Ok(answer)
+    }
+}

@@ -1,0 +1,109 @@
+//! The life of service threads after their creation: wake, stop, exit (section 20).
+
+use libipc::protocol::process::Errno;
+use libipc::wire::Answer;
+
+use crate::exit::Ending;
+use crate::machine::{Late, errno};
+use crate::model::*;
+use crate::{Machine, ProcessServer};
+
+impl ProcessServer {
+    fn service(&self, pid: u32) -> Result<ProcessId, Errno> {
+        self.pids
+            .get(pid)
+            .process
+            .filter(|id| self.processes[*id].kind == Kind::Service)
+            .ok_or(Errno::ESRCH)
+    }
+
+    /// Lets a service thread run; nothing if it was woken before.
+    pub(crate) fn service_wake<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        pid: u32,
+    ) -> Result<(), Errno> {
+        let id = self.service(pid)?;
+        let process = &mut self.processes[id];
+        let Service {
+            entry,
+            argument,
+            stack,
+            ..
+        } = process.service;
+        if !core::mem::replace(&mut process.service.woken, true)
+            && let Some(thread) = process.threads.first()
+        {
+            machine.start(self.threads[thread].handle, entry, stack, argument);
+        }
+        Ok(())
+    }
+
+    /// Asks a service thread to stop; the answer is its result, once it has ended.
+    pub(crate) fn service_stop<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (caller, own): (ThreadId, ProcessId),
+        pid: u32,
+    ) -> Result<Answer<i32>, Errno> {
+        let id = self.service(pid)?;
+        if id == own {
+            return Err(Errno::EINVAL); // it would wait for itself
+        }
+        if !self.processes[id].service.woken {
+            // LX-KTHREAD-09: its function is never called.
+            let result = -(Errno::EINTR as i32);
+            self.end_process(machine, id, Ending::exited(result));
+            return Ok(Answer::Now(result));
+        }
+        let process = &mut self.processes[id];
+        process.stoppers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let reply = machine.keep_reply().map_err(errno)?;
+        process.stoppers.push(caller);
+        process.service.should_stop = true;
+        self.threads[caller].owed = Some((Owed::Stop(id), reply));
+        let threads = self.processes[id].threads;
+        let mut at = threads.first();
+        while let Some(thread) = at {
+            at = threads.next(&self.threads, thread, |thread| &thread.sibling);
+            if let Some((Owed::ShouldStop, reply)) = self.threads[thread].owed {
+                self.threads[thread].owed = None;
+                machine.answer(reply, &Late::ShouldStop(true));
+            }
+        }
+        Ok(Answer::Later)
+    }
+
+    /// Whether the calling service thread was asked to stop.
+    pub(crate) fn service_should_stop<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (thread, process): (ThreadId, ProcessId),
+        wait: bool,
+    ) -> Result<Answer<bool>, Errno> {
+        let process = &self.processes[process];
+        if process.kind != Kind::Service {
+            return Err(Errno::EINVAL);
+        }
+        if process.service.should_stop || !wait {
+            return Ok(Answer::Now(process.service.should_stop));
+        }
+        let reply = machine.keep_reply().map_err(errno)?;
+        self.threads[thread].owed = Some((Owed::ShouldStop, reply));
+        Ok(Answer::Later)
+    }
+
+    /// Ends the calling service thread with its result.
+    pub(crate) fn service_exit<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        process: ProcessId,
+        result: i32,
+    ) -> Result<(), Errno> {
+        if self.processes[process].kind != Kind::Service {
+            return Err(Errno::EINVAL);
+        }
+        self.end_process(machine, process, Ending::exited(result));
+        Ok(())
+    }
+}

@@ -1,0 +1,282 @@
+//! Signals as far as the life of processes needs them (`docs/spec/linux-process.md` section 12).
+//!
+//! There are no handlers yet, so a signal is ignored, or does what it does by default. Signals
+//! that cannot act at once (the process is stopped, or waits for a vfork child) stay pending.
+
+use libipc::abi::{FaultKind, FaultMessage};
+use libipc::protocol::process::Errno;
+
+use crate::Machine;
+use crate::ProcessServer;
+use crate::exit::Ending;
+use crate::image::Purpose;
+use crate::model::*;
+
+/// A child has changed its state.
+pub const SIGCHLD: u32 = 17;
+/// Ends a process, whatever it wants.
+pub const SIGKILL: u32 = 9;
+/// Continues a stopped process.
+pub const SIGCONT: u32 = 18;
+/// Stops a process, whatever it wants.
+pub const SIGSTOP: u32 = 19;
+/// The highest signal.
+pub const LAST: u32 = 64;
+
+/// What a signal does by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ends the process.
+    Terminate,
+    /// Ends the process; other systems write a core file.
+    Core,
+    /// Stops it.
+    Stop,
+    /// Continues it.
+    Continue,
+    /// Nothing.
+    Ignore,
+}
+
+/// The default action of a signal.
+pub fn default_action(signal: u32) -> Action {
+    match signal {
+        3 | 4 | 5 | 6 | 7 | 8 | 11 | 24 | 25 | 31 => Action::Core,
+        SIGSTOP | 20 | 21 | 22 => Action::Stop,
+        SIGCONT => Action::Continue,
+        SIGCHLD | 23 | 28 => Action::Ignore,
+        _ => Action::Terminate,
+    }
+}
+
+const fn bit(signal: u32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Every stop signal.
+const STOPS: u64 = bit(SIGSTOP) | bit(20) | bit(21) | bit(22);
+
+/// The signal and the Win32 exit code that a fault ends a process with (W32-EXIT-17).
+fn of_fault(kind: FaultKind) -> (u32, u32) {
+    match kind {
+        FaultKind::Page => (11, 0xc000_0005),
+        FaultKind::Protection => (11, 0xc000_0005),
+        FaultKind::InvalidInstruction => (4, 0xc000_001d),
+        FaultKind::Divide => (8, 0xc000_0094),
+        FaultKind::Breakpoint => (5, 0x8000_0003),
+        FaultKind::Debug => (5, 0x8000_0004),
+        FaultKind::FloatingPoint => (8, 0xc000_008e),
+        FaultKind::Other => (7, 0xc000_0005),
+        FaultKind::OutOfMemory => (SIGKILL, 0xc000_0017),
+    }
+}
+
+impl ProcessServer {
+    /// A thread faulted. Its process ends, or the image that it loads is given up. Returns the PID
+    /// and the signal, for the log; `None` if no process is meant.
+    pub fn fault<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        label: u64,
+        fault: &FaultMessage,
+    ) -> Option<(u32, u32)> {
+        if let Some(load) = self.loader(label) {
+            self.drop_load(machine, load, Some(Errno::ENOEXEC));
+            return None;
+        }
+        let (_, process) = self.caller(label)?;
+        let pid = self.processes[process].pid;
+        let (signal, code) = of_fault(fault.kind);
+        // A forced signal is not stopped by dispositions, nor by being PID 1 (LX-SIG-17).
+        self.end_process(machine, process, Ending::forced(signal, code));
+        Some((pid, signal))
+    }
+
+    /// kill (LX-SIG-01, 02).
+    pub fn kill<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        caller: ProcessId,
+        pid: i32,
+        signal: u32,
+    ) -> Result<(), Errno> {
+        if signal > LAST {
+            return Err(Errno::EINVAL);
+        }
+        let targets: alloc::vec::Vec<ProcessId> = match pid {
+            i32::MIN => return Err(Errno::ESRCH),
+            1.. => {
+                let target = self.process_of_number(pid as u32).ok_or(Errno::ESRCH)?;
+                self.send(machine, target, signal);
+                return Ok(());
+            }
+            -1 => self
+                .processes
+                .iter()
+                .filter(|(id, process)| *id != caller && is_ordinary(process))
+                .map(|(id, _)| id)
+                .collect(),
+            _ => {
+                let group = match pid {
+                    0 => Some(self.processes[caller].group),
+                    _ => self.pids.get(pid.unsigned_abs()).group,
+                };
+                let group = group.ok_or(Errno::ESRCH)?;
+                let members = &self.groups[group].members;
+                members
+                    .iter(&self.processes, |process| &process.member)
+                    .collect()
+            }
+        };
+        if targets.is_empty() {
+            return Err(Errno::ESRCH);
+        }
+        if signal != 0 {
+            self.note_for_unborn(&targets, signal);
+        }
+        for target in targets {
+            // An earlier one's end may have buried it.
+            if self.processes.get(target).is_some() {
+                self.send(machine, target, signal);
+            }
+        }
+        Ok(())
+    }
+
+    /// A signal to a set of processes also reaches children that a member is creating, once they
+    /// are there (LX-SIG-19): so nobody escapes a kill of its group.
+    fn note_for_unborn(&mut self, targets: &[ProcessId], signal: u32) {
+        if self.loads.is_empty() {
+            return;
+        }
+        for load in self.loads.iter_mut() {
+            if let Purpose::Create { creator, .. } = load.purpose
+                && targets.contains(&creator.1)
+            {
+                load.late |= bit(signal);
+            }
+        }
+    }
+
+    /// Delivers what was noted while the child was not visible.
+    pub(crate) fn deliver_late<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        process: ProcessId,
+        signals: u64,
+    ) {
+        for signal in 1..=LAST {
+            if signals & bit(signal) != 0 && self.processes.get(process).is_some() {
+                self.send(machine, process, signal);
+            }
+        }
+    }
+
+    /// Sends a signal to a process; 0 sends nothing.
+    pub(crate) fn send<M: Machine>(&mut self, machine: &mut M, target: ProcessId, signal: u32) {
+        let process = &mut self.processes[target];
+        // Init and the service threads take no signals (LX-SIG-15, LX-KTHREAD-03).
+        if signal == 0 || !process.is_alive() || !is_ordinary(process) {
+            return;
+        }
+        let action = default_action(signal);
+        match action {
+            Action::Continue => {
+                process.pending &= !STOPS;
+                self.continue_process(machine, target);
+                return;
+            }
+            Action::Stop => process.pending &= !bit(SIGCONT),
+            _ => {}
+        }
+        let process = &self.processes[target];
+        let ignored = process
+            .dispositions
+            .map_or(0, |id| self.dispositions[id].ignored);
+        let unstoppable = matches!(signal, SIGKILL | SIGSTOP);
+        if action == Action::Ignore || (ignored & bit(signal) != 0 && !unstoppable) {
+            return;
+        }
+        let stopped = process.life == Life::Stopped && signal != SIGKILL;
+        // LX-VFORK-07: a core dump waits for the release, a plain end does not.
+        let waits = action == Action::Core && self.waits_for_release(target);
+        if (stopped && action != Action::Stop) || waits {
+            self.processes[target].pending |= bit(signal);
+            return;
+        }
+        match action {
+            Action::Stop => self.stop_process(machine, target, signal),
+            _ => self.end_process(machine, target, Ending::signalled(signal)),
+        }
+    }
+
+    fn waits_for_release(&self, process: ProcessId) -> bool {
+        let threads = &self.processes[process].threads;
+        let mut threads = threads.iter(&self.threads, |thread| &thread.sibling);
+        threads.all(|id| matches!(self.threads[id].owed, Some((Owed::Release { .. }, _))))
+    }
+
+    /// Delivers what had to wait, after a continue or a release.
+    pub(crate) fn deliver_pending<M: Machine>(&mut self, machine: &mut M, process: ProcessId) {
+        let Some(record) = self.processes.get_mut(process) else {
+            return;
+        };
+        let pending = core::mem::take(&mut record.pending);
+        if pending != 0 {
+            self.deliver_late(machine, process, pending);
+        }
+    }
+
+    fn stop_process<M: Machine>(&mut self, machine: &mut M, target: ProcessId, signal: u32) {
+        if self.processes[target].life == Life::Stopped {
+            return;
+        }
+        self.processes[target].life = Life::Stopped;
+        let threads = &self.processes[target].threads;
+        for thread in threads.iter(&self.threads, |thread| &thread.sibling) {
+            machine.suspend(self.threads[thread].handle);
+        }
+        self.report(machine, target, Event::Stopped(signal));
+    }
+
+    fn continue_process<M: Machine>(&mut self, machine: &mut M, target: ProcessId) {
+        if self.processes[target].life != Life::Stopped {
+            return;
+        }
+        self.processes[target].life = Life::Running;
+        let threads = &self.processes[target].threads;
+        for thread in threads.iter(&self.threads, |thread| &thread.sibling) {
+            machine.resume(self.threads[thread].handle);
+        }
+        self.report(machine, target, Event::Continued);
+        self.deliver_pending(machine, target);
+    }
+
+    /// Ignores a signal or takes its default action again; whether it was ignored.
+    pub fn ignore_signal(
+        &mut self,
+        caller: ProcessId,
+        signal: u32,
+        ignore: bool,
+    ) -> Result<bool, Errno> {
+        if signal == 0 || signal > LAST || matches!(signal, SIGKILL | SIGSTOP) {
+            return Err(Errno::EINVAL); // LX-SIG-04
+        }
+        let process = &mut self.processes[caller];
+        let dispositions = process.dispositions.ok_or(Errno::ESRCH)?;
+        let set = &mut self.dispositions[dispositions].ignored;
+        let before = *set & bit(signal) != 0;
+        if ignore {
+            *set |= bit(signal);
+            process.pending &= !bit(signal); // LX-SIG-07
+        } else {
+            *set &= !bit(signal);
+        }
+        Ok(before)
+    }
+}
+
+/// Neither PID 1 nor the service root nor a service thread.
+fn is_ordinary(process: &Process) -> bool {
+    matches!(process.kind, Kind::Linux | Kind::Win32)
+}

@@ -1,0 +1,504 @@
+//! The executor: carries out a spawn plan in three steps.
+//!
+//! *Validate* is the doors' work. *Reserve* collects everything that can fail into [`Parts`];
+//! while it does, [`Reserving`] owns what it has so far and gives it back in reverse order when it
+//! is dropped, so a step that fails leaves nothing. *Commit* takes the finished parts, cannot fail,
+//! and is the one point at which a child becomes visible: number, parent's children, group.
+//!
+//! The order of the reserve steps is Linux's (LX-COPY-11, 13): tables, dispositions, memory,
+//! thread, numbers.
+
+use libipc::abi::{Handle, SlotFlags};
+
+use libipc::protocol::process::{Errno, fs_slots, win32_access};
+use libipc::wire::Answer;
+
+use crate::arena::Full;
+use crate::image::{Load, Purpose};
+use crate::machine::errno;
+use crate::model::*;
+use crate::object::Object;
+use crate::pid::NoNumber;
+use crate::plan::*;
+use crate::{Machine, ProcessServer, Surroundings};
+
+/// What a creation has reserved. Each field is one reference or object that somebody must take
+/// over: [`commit`](ProcessServer::commit) or [`release`](ProcessServer::release).
+#[must_use]
+#[derive(Default)]
+pub struct Parts {
+    pub(crate) files: Option<TableId>,
+    pub(crate) fs: Option<TableId>,
+    pub(crate) dispositions: Option<DispositionsId>,
+    pub(crate) memory: Option<MemoryId>,
+    pub(crate) thread: Option<ThreadId>,
+    pub(crate) number: Option<u32>,
+    /// A second number, for the first thread of a Win32 process.
+    pub(crate) first_tid: Option<u32>,
+    pub(crate) process: Option<ProcessId>,
+    pub(crate) reply: Option<Handle>,
+    /// hProcess and hThread.
+    pub(crate) handles: [Option<Handle>; 2],
+    pub(crate) load: Option<LoadId>,
+}
+
+/// A reservation that is not complete: dropping it undoes it.
+pub(crate) struct Reserving<'r, M: Machine> {
+    server: &'r mut ProcessServer,
+    machine: &'r mut M,
+    parts: Parts,
+}
+
+impl<M: Machine> Drop for Reserving<'_, M> {
+    fn drop(&mut self) {
+        let parts = core::mem::take(&mut self.parts);
+        self.server.release(self.machine, parts);
+    }
+}
+
+fn full(_: Full) -> Errno {
+    Errno::ENOMEM
+}
+
+impl<'r, M: Machine> Reserving<'r, M> {
+    pub(crate) fn new(server: &'r mut ProcessServer, machine: &'r mut M) -> Self {
+        Reserving {
+            server,
+            machine,
+            parts: Parts::default(),
+        }
+    }
+
+    /// The complete reservation.
+    pub(crate) fn finish(mut self) -> Parts {
+        core::mem::take(&mut self.parts)
+    }
+
+    /// Takes over a table that was just made; closes it if there is no room to note it.
+    fn note_table(&mut self, handle: Handle) -> Result<TableId, Errno> {
+        self.server.new_table(handle).map_err(|error| {
+            self.machine.close(handle);
+            full(error)
+        })
+    }
+
+    pub(crate) fn files(&mut self, of: ThreadId, choice: FilesChoice) -> Result<(), Errno> {
+        let source = self.server.threads[of].files.ok_or(Errno::ESRCH)?;
+        let table = self.server.tables[source].handle;
+        let (copied, keep) = match choice {
+            FilesChoice::Share => {
+                self.parts.files = Some(self.server.hold_table(source));
+                return Ok(());
+            }
+            FilesChoice::Fresh => (self.machine.empty_table(), None),
+            FilesChoice::Copy => (self.machine.copy_table(table), None),
+            FilesChoice::Kept => (
+                self.machine.copy_table(table),
+                Some((SlotFlags::CLOSE_ON_EXEC, SlotFlags::empty())),
+            ),
+            FilesChoice::Inheritable => (
+                self.machine.copy_table(table),
+                Some((SlotFlags::INHERIT, SlotFlags::INHERIT)),
+            ),
+        };
+        let handle = copied.map_err(errno)?;
+        self.parts.files = Some(self.note_table(handle)?);
+        match keep {
+            Some((mask, value)) => self.machine.retain(handle, mask, value).map_err(errno),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn directory(&mut self, of: ThreadId, choice: DirectoryChoice) -> Result<(), Errno> {
+        let source = self.server.threads[of].fs.ok_or(Errno::ESRCH)?;
+        let table = self.server.tables[source].handle;
+        let copied = match choice {
+            DirectoryChoice::Share => {
+                self.parts.fs = Some(self.server.hold_table(source));
+                return Ok(());
+            }
+            DirectoryChoice::Fresh => self.machine.empty_table(),
+            DirectoryChoice::Copy | DirectoryChoice::At(_) => self.machine.copy_table(table),
+        };
+        let handle = copied.map_err(errno)?;
+        self.parts.fs = Some(self.note_table(handle)?);
+        match choice {
+            DirectoryChoice::At(directory) => self
+                .machine
+                .place(directory, handle, fs_slots::WORKING_DIRECTORY)
+                .map_err(errno),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn dispositions(
+        &mut self,
+        of: ProcessId,
+        choice: DispositionChoice,
+    ) -> Result<(), Errno> {
+        let source = self.server.processes[of].dispositions.ok_or(Errno::ESRCH)?;
+        let ignored = match choice {
+            DispositionChoice::Share => {
+                self.parts.dispositions = Some(self.server.hold_dispositions(source));
+                return Ok(());
+            }
+            // Nothing is handled yet, so a copy and a reset are the same.
+            DispositionChoice::Copy | DispositionChoice::Reset => {
+                self.server.dispositions[source].ignored
+            }
+            DispositionChoice::Default => 0,
+            DispositionChoice::IgnoreAll => u64::MAX,
+        };
+        self.parts.dispositions = Some(self.server.new_dispositions(ignored).map_err(full)?);
+        Ok(())
+    }
+
+    pub(crate) fn memory(&mut self, of: ProcessId, choice: MemoryChoice) -> Result<(), Errno> {
+        let source = self.server.processes[of].memory.ok_or(Errno::ESRCH)?;
+        let made = match choice {
+            MemoryChoice::Share => {
+                self.parts.memory = Some(self.server.hold_memory(source));
+                return Ok(());
+            }
+            MemoryChoice::Snapshot { prefault } => {
+                let space = self.server.memories[source].space;
+                self.machine.snapshot(space, prefault)
+            }
+            MemoryChoice::Image { .. } => self.machine.image_space(),
+        };
+        let space = made.map_err(errno)?;
+        let noted = self.server.memories.insert(Memory {
+            space,
+            private: Handle::NONE,
+            users: 1,
+        });
+        let memory = noted.map_err(|error| {
+            self.machine.close(space);
+            full(error)
+        })?;
+        self.parts.memory = Some(memory);
+        self.server.memories[memory].private = self.machine.private_table(space).map_err(errno)?;
+        Ok(())
+    }
+
+    /// The thread, in what has been reserved so far.
+    pub(crate) fn thread(&mut self, like: ThreadId, first: FirstInstruction) -> Result<(), Errno> {
+        let like = self.server.threads[like].handle;
+        let within = self.surroundings()?;
+        let thread = self
+            .server
+            .threads
+            .insert(Thread::default())
+            .map_err(full)?;
+        self.parts.thread = Some(thread);
+        let made = match first {
+            FirstInstruction::AfterCall { stack } => {
+                self.machine.fork_thread(like, within, thread.bits(), stack)
+            }
+            FirstInstruction::Loader | FirstInstruction::Function(_) => {
+                self.machine.create_thread(within, thread.bits())
+            }
+        };
+        self.server.threads[thread].handle = made.map_err(errno)?;
+        Ok(())
+    }
+
+    fn surroundings(&self) -> Result<Surroundings, Errno> {
+        let table = |id: Option<TableId>| {
+            id.map(|id| self.server.tables[id].handle)
+                .ok_or(Errno::EINVAL)
+        };
+        let memory = &self.server.memories[self.parts.memory.ok_or(Errno::EINVAL)?];
+        Ok(Surroundings {
+            space: memory.space,
+            private: memory.private,
+            files: table(self.parts.files)?,
+            fs: table(self.parts.fs)?,
+        })
+    }
+
+    fn registers(&mut self, words: &Words) -> Result<(), Errno> {
+        let thread = self.parts.thread.ok_or(Errno::EINVAL)?;
+        let handle = self.server.threads[thread].handle;
+        if let Some(base) = words.thread_pointer {
+            self.machine
+                .set_thread_pointer(handle, base)
+                .map_err(|_| Errno::EPERM)?;
+        }
+        if let Some(address) = words.clear {
+            // A bad pointer is ignored, as Linux does when the time comes.
+            let _ = self.machine.set_clear_address(handle, address);
+        }
+        Ok(())
+    }
+
+    fn numbers(&mut self, plan: &SpawnPlan) -> Result<(), Errno> {
+        let number = |result: Result<u32, NoNumber>| {
+            result.map_err(|error| match error {
+                NoNumber::Exhausted => Errno::EAGAIN,
+                NoNumber::NoMemory => Errno::ENOMEM,
+                NoNumber::Taken => Errno::EEXIST,
+                NoNumber::Invalid => Errno::EINVAL,
+            })
+        };
+        self.parts.number = Some(number(match plan.words.number {
+            Some(wanted) => self.server.pids.allocate_exactly(wanted),
+            None => self.server.pids.allocate(),
+        })?);
+        if plan.group == GroupChoice::New(Kind::Win32) {
+            self.parts.first_tid = Some(number(self.server.pids.allocate())?);
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, of: ProcessId, kind: Kind) -> Result<(), Errno> {
+        let group = self.server.processes[of].group;
+        let record = Process::new(kind, group);
+        self.parts.process = Some(self.server.processes.insert(record).map_err(full)?);
+        Ok(())
+    }
+
+    pub(crate) fn reply(&mut self) -> Result<(), Errno> {
+        self.parts.reply = Some(self.machine.keep_reply().map_err(errno)?);
+        Ok(())
+    }
+
+    /// The creator's handles on the process and its first thread.
+    fn handles(&mut self) -> Result<(), Errno> {
+        let process = self.parts.process.ok_or(Errno::EINVAL)?;
+        let thread = self.parts.thread.ok_or(Errno::EINVAL)?;
+        let wanted = [
+            (Object::Process(process), win32_access::PROCESS_ALL_ACCESS),
+            (Object::Thread(thread), win32_access::THREAD_ALL_ACCESS),
+        ];
+        for (place, (object, access)) in wanted.into_iter().enumerate() {
+            let handle = self
+                .machine
+                .derive_sender(object.badge(), access)
+                .map_err(errno)?;
+            self.parts.handles[place] = Some(handle);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load(&mut self, purpose: Purpose, start_bytes: u64) -> Result<(), Errno> {
+        let thread = self.parts.thread.ok_or(Errno::EINVAL)?;
+        let load = self
+            .server
+            .loads
+            .insert(Load::new(purpose, start_bytes))
+            .map_err(full)?;
+        self.parts.load = Some(load);
+        self.server.threads[thread].role = Role::Loader(load);
+        Ok(())
+    }
+}
+
+impl ProcessServer {
+    /// Creates what the plan says for `creator`. The answer is the child's number, now or, with
+    /// VFORK or an image, later.
+    pub(crate) fn spawn<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        creator: (ThreadId, ProcessId),
+        plan: SpawnPlan,
+    ) -> Result<Answer<u32>, Errno> {
+        let parts = self.reserve(machine, creator, &plan)?;
+        if let MemoryChoice::Image { image, start, .. } = plan.memory {
+            self.begin_load(machine, creator.0, parts, image, start);
+            return Ok(Answer::Later);
+        }
+        let number = self.commit(machine, creator, &plan, parts);
+        match plan.start {
+            StartChoice::RunAndRelease => Ok(Answer::Later),
+            _ => Ok(Answer::Now(number)),
+        }
+    }
+
+    fn reserve<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (creator, process): (ThreadId, ProcessId),
+        plan: &SpawnPlan,
+    ) -> Result<Parts, Errno> {
+        let mut reserving = Reserving::new(self, machine);
+        reserving.files(creator, plan.files)?;
+        reserving.directory(creator, plan.directory)?;
+        reserving.dispositions(process, plan.dispositions)?;
+        reserving.memory(process, plan.memory)?;
+        reserving.thread(creator, plan.first)?;
+        reserving.registers(&plan.words)?;
+        reserving.numbers(plan)?;
+        if let GroupChoice::New(kind) = plan.group {
+            reserving.process(process, kind)?;
+        }
+        if let EndChoice::Holders { .. } = plan.end {
+            reserving.handles()?;
+        }
+        if let MemoryChoice::Image { start_bytes, .. } = plan.memory {
+            let purpose = Purpose::Create {
+                creator: (creator, process),
+                plan: *plan,
+            };
+            reserving.load(purpose, start_bytes)?;
+        }
+        if plan.start == StartChoice::RunAndRelease || plan.first == FirstInstruction::Loader {
+            reserving.reply()?;
+        }
+        Ok(reserving.finish())
+    }
+
+    /// Gives back what was reserved, last first.
+    pub(crate) fn release<M: Machine>(&mut self, machine: &mut M, parts: Parts) {
+        if let Some(reply) = parts.reply {
+            machine.close(reply);
+        }
+        if let Some(load) = parts.load {
+            self.loads.remove(load);
+        }
+        for handle in parts.handles.into_iter().rev().flatten() {
+            machine.close(handle);
+        }
+        if let Some(process) = parts.process {
+            self.processes.remove(process);
+        }
+        for number in [parts.first_tid, parts.number].into_iter().flatten() {
+            self.pids.release(number);
+        }
+        if let Some(thread) = parts.thread
+            && let Some(record) = self.threads.remove(thread)
+            && record.handle.is_some()
+        {
+            machine.end_thread(record.handle);
+        }
+        if let Some(memory) = parts.memory {
+            self.drop_memory(machine, memory);
+        }
+        if let Some(dispositions) = parts.dispositions {
+            self.drop_dispositions(dispositions);
+        }
+        for table in [parts.fs, parts.files].into_iter().flatten() {
+            self.drop_table(machine, table);
+        }
+    }
+
+    /// Makes the child visible and, unless it is to wait, runs it. Returns its number.
+    pub(crate) fn commit<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (creator, creator_process): (ThreadId, ProcessId),
+        plan: &SpawnPlan,
+        parts: Parts,
+    ) -> u32 {
+        let (Some(thread), Some(number)) = (parts.thread, parts.number) else {
+            unreachable!("a finished reservation has a thread and a number");
+        };
+        let record = &mut self.threads[thread];
+        record.files = parts.files;
+        record.fs = parts.fs;
+        let handle = record.handle;
+        let process = match parts.process {
+            None => {
+                // Sharing with a thread means sharing with its process: one user is enough.
+                if let Some(memory) = parts.memory {
+                    self.drop_memory(machine, memory);
+                }
+                if let Some(dispositions) = parts.dispositions {
+                    self.drop_dispositions(dispositions);
+                }
+                creator_process
+            }
+            Some(process) => {
+                self.appear((creator, creator_process), plan, process, number);
+                let child = &mut self.processes[process];
+                child.memory = parts.memory;
+                child.dispositions = parts.dispositions;
+                child.first_tid = parts.first_tid.unwrap_or(number);
+                process
+            }
+        };
+        self.join_process(thread, process, parts.first_tid.unwrap_or(number));
+        self.write_words(machine, creator_process, process, &plan.words, number);
+        if plan.start == StartChoice::RunAndRelease {
+            let reply = parts.reply.unwrap_or(Handle::NONE);
+            let owed = Owed::Release {
+                by: thread,
+                pid: number,
+            };
+            self.threads[creator].owed = Some((owed, reply));
+            self.threads[thread].releases = Some(creator);
+        }
+        let runs = matches!(plan.start, StartChoice::Run | StartChoice::RunAndRelease)
+            && plan.first != FirstInstruction::Loader;
+        // A thread that joins a stopped process joins the stop (LX-THREAD-11).
+        if runs && self.processes[process].life == Life::Running {
+            machine.resume(handle);
+        }
+        number
+    }
+
+    /// The one point at which a new process becomes visible.
+    fn appear(
+        &mut self,
+        (creator, creator_process): (ThreadId, ProcessId),
+        plan: &SpawnPlan,
+        process: ProcessId,
+        number: u32,
+    ) {
+        let like = &self.processes[creator_process];
+        let (like_parent, like_signal, like_name) = (like.parent, like.exit_signal, like.name);
+        let parent = match plan.parent {
+            ParentChoice::Caller => Some(creator_process),
+            ParentChoice::CallersParent => like_parent,
+            ParentChoice::ServiceRoot => self.service_root,
+        };
+        let group = match plan.parent {
+            ParentChoice::ServiceRoot => self.service_root.map(|root| self.processes[root].group),
+            _ => None,
+        };
+        let child = &mut self.processes[process];
+        child.pid = number;
+        child.life = Life::Running;
+        child.name = plan.name.unwrap_or(like_name);
+        child.creator = Some(creator);
+        child.exit_signal = match plan.end {
+            EndChoice::Parent(signal) => signal,
+            EndChoice::ParentLikeCaller => like_signal,
+            EndChoice::Stopper => crate::signal::SIGCHLD,
+            EndChoice::Holders { .. } | EndChoice::Nobody => 0,
+        };
+        if let FirstInstruction::Function(service) = plan.first {
+            child.service = service;
+        }
+        // The creator may have changed its group while a loader was at work.
+        let group = group.unwrap_or(self.processes[creator_process].group);
+        self.join_group(process, group);
+        self.pids.update(number, |entry| {
+            entry.process = Some(process);
+            entry.reserved = false;
+        });
+        if let Some(parent) = parent {
+            self.adopt(parent, process);
+        }
+    }
+
+    fn write_words<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        creator: ProcessId,
+        child: ProcessId,
+        words: &Words,
+        tid: u32,
+    ) {
+        let space = |process: ProcessId| {
+            let memory = self.processes[process].memory;
+            memory.map(|memory| self.memories[memory].space)
+        };
+        // Errors of these stores are ignored (LX-CLONE-14, 18).
+        for (address, process) in [(words.parent_tid, creator), (words.child_tid, child)] {
+            if let (Some(address), Some(space)) = (address, space(process)) {
+                let _ = machine.write_word(space, address, tid);
+            }
+        }
+    }
+}

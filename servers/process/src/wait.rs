@@ -1,0 +1,213 @@
+//! wait4 (`docs/spec/linux-process.md` section 11).
+//!
+//! A parent keeps its children with something to tell in a map ordered by creation, and counts the
+//! children that each form of wait may see. So a wait looks at children that have news, never at
+//! those that have none, and knows at once when there is nobody to wait for.
+
+use libipc::protocol::process::{Errno, Waited};
+use libipc::wire::Answer;
+
+use crate::machine::{Late, errno};
+use crate::model::*;
+use crate::{Machine, ProcessServer};
+
+/// Do not wait.
+pub const WNOHANG: u32 = 1;
+/// Stopped children too.
+pub const WUNTRACED: u32 = 2;
+/// Continued children too.
+pub const WCONTINUED: u32 = 8;
+/// Only children that the calling thread made.
+pub const WNOTHREAD: u32 = 0x2000_0000;
+/// All kinds of children.
+pub const WALL: u32 = 0x4000_0000;
+/// Only clone children.
+pub const WCLONE: u32 = 0x8000_0000;
+
+const KNOWN: u32 = WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WALL | WCLONE;
+
+/// What a look at the children found.
+enum Look {
+    Found(Waited),
+    NotYet,
+    NoChild,
+}
+
+impl ProcessServer {
+    /// wait4.
+    pub fn wait4<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (thread, process): (ThreadId, ProcessId),
+        pid: i32,
+        options: u32,
+    ) -> Result<Answer<Waited>, Errno> {
+        if options & !KNOWN != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let selector = match pid {
+            i32::MIN => return Err(Errno::ESRCH),
+            -1 => Selector::Any,
+            0 => Selector::Group(self.groups[self.processes[process].group].number),
+            1.. => Selector::Child(pid as u32),
+            _ => Selector::Group(pid.unsigned_abs()),
+        };
+        match self.look(machine, (thread, process), selector, options) {
+            Look::Found(waited) => {
+                // The other waiters may have nobody left to wait for.
+                self.wake_waiters(machine, process);
+                Ok(Answer::Now(waited))
+            }
+            Look::NoChild => Err(Errno::ECHILD),
+            Look::NotYet if options & WNOHANG != 0 => Ok(Answer::Now(Waited::default())),
+            Look::NotYet => {
+                let waiters = &mut self.processes[process].waiters;
+                waiters.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                let reply = machine.keep_reply().map_err(errno)?;
+                waiters.push(thread);
+                self.threads[thread].owed = Some((Owed::Wait { selector, options }, reply));
+                Ok(Answer::Later)
+            }
+        }
+    }
+
+    /// Whether `child` is one that such a wait may see at all.
+    fn is_eligible(
+        &self,
+        (thread, process): (ThreadId, ProcessId),
+        child: &Process,
+        selector: Selector,
+        options: u32,
+    ) -> bool {
+        let kind = options & WALL != 0 || child.is_clone_child() == (options & WCLONE != 0);
+        let selected = match selector {
+            Selector::Any => true,
+            Selector::Child(pid) => child.pid == pid,
+            Selector::Group(number) => self.groups[child.group].number == number,
+        };
+        child.parent == Some(process)
+            && child.is_waitable()
+            && kind
+            && selected
+            && (options & WNOTHREAD == 0 || self.is_child_of_thread(child, thread, process))
+    }
+
+    /// A child belongs to the thread that made it; when that is gone, to the oldest thread left.
+    fn is_child_of_thread(&self, child: &Process, thread: ThreadId, process: ProcessId) -> bool {
+        let creator = child.creator.filter(|creator| {
+            self.threads
+                .get(*creator)
+                .is_some_and(|creator| creator.role == Role::Member(process))
+        });
+        creator.or(self.processes[process].threads.first()) == Some(thread)
+    }
+
+    fn look<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        waiter: (ThreadId, ProcessId),
+        selector: Selector,
+        options: u32,
+    ) -> Look {
+        let parent = &self.processes[waiter.1];
+        let has_news = |id: &ProcessId| {
+            let child = &self.processes[*id];
+            let wanted = match child.event {
+                Event::Ended(_) => true,
+                Event::Stopped(_) => options & WUNTRACED != 0,
+                Event::Continued => options & WCONTINUED != 0,
+                Event::None => false,
+            };
+            wanted && self.is_eligible(waiter, child, selector, options)
+        };
+        let found = match selector {
+            Selector::Child(pid) => self.pids.get(pid).process.filter(has_news),
+            _ => parent.ready.values().copied().find(has_news),
+        };
+        if let Some(child) = found {
+            return Look::Found(self.tell(machine, waiter.1, child));
+        }
+        let eligible =
+            |id: ProcessId| self.is_eligible(waiter, &self.processes[id], selector, options);
+        let exists = match selector {
+            Selector::Child(pid) => self.pids.get(pid).process.is_some_and(eligible),
+            Selector::Group(number) => self.pids.get(number).group.is_some_and(|group| {
+                let mut members = self.groups[group]
+                    .members
+                    .iter(&self.processes, |process| &process.member);
+                members.any(eligible)
+            }),
+            Selector::Any if options & WNOTHREAD != 0 => {
+                let mut children = parent
+                    .children
+                    .iter(&self.processes, |process| &process.sibling);
+                children.any(eligible)
+            }
+            Selector::Any if options & WALL != 0 => {
+                parent.plain_children + parent.clone_children > 0
+            }
+            Selector::Any if options & WCLONE != 0 => parent.clone_children > 0,
+            Selector::Any => parent.plain_children > 0,
+        };
+        match exists {
+            true => Look::NotYet,
+            false => Look::NoChild,
+        }
+    }
+
+    /// Tells a child's event, once; a dead child is gone after that.
+    fn tell<M: Machine>(&mut self, machine: &mut M, parent: ProcessId, child: ProcessId) -> Waited {
+        let record = &mut self.processes[child];
+        let event = core::mem::replace(&mut record.event, Event::None);
+        let order = record.order;
+        let status = match event {
+            Event::Ended(status) => status,
+            Event::Stopped(signal) => signal << 8 | 0x7f,
+            Event::Continued => 0xffff,
+            Event::None => 0,
+        };
+        let waited = record.told(status);
+        self.processes[parent].ready.remove(&order);
+        if let Event::Ended(_) = event {
+            self.disown(child);
+            self.bury(machine, child);
+        }
+        waited
+    }
+
+    /// Answers whoever waits for children of `parent` and can be answered now.
+    pub(crate) fn wake_waiters<M: Machine>(&mut self, machine: &mut M, parent: ProcessId) {
+        let mut at = 0;
+        while let Some(thread) = self.processes[parent].waiters.get(at).copied() {
+            let Some((Owed::Wait { selector, options }, reply)) = self.threads[thread].owed else {
+                unreachable!("a waiter is owed an answer");
+            };
+            let answer = match self.look(machine, (thread, parent), selector, options) {
+                Look::NotYet => {
+                    at += 1;
+                    continue;
+                }
+                Look::Found(waited) => Late::Waited(waited),
+                Look::NoChild => Late::Errno(Errno::ECHILD),
+            };
+            self.processes[parent].waiters.remove(at);
+            self.threads[thread].owed = None;
+            machine.answer(reply, &answer);
+            // What was taken now may have been the last child that an earlier one waited for.
+            at = 0;
+        }
+    }
+
+    /// A child has something to tell.
+    pub(crate) fn report<M: Machine>(&mut self, machine: &mut M, child: ProcessId, event: Event) {
+        let record = &mut self.processes[child];
+        record.event = event;
+        let (order, parent) = (record.order, record.parent);
+        if let Some(parent) = parent
+            && self.processes[child].is_waitable()
+        {
+            self.processes[parent].ready.insert(order, child);
+            self.wake_waiters(machine, parent);
+        }
+    }
+}
