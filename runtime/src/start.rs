@@ -47,26 +47,26 @@ impl ExitStatus for core::convert::Infallible {
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {
+        // Items, not a block: rustc takes global_asm! nowhere else.
         #[cfg(target_os = "none")]
-        const _: () = {
-            ::core::arch::global_asm!(
-                ".globl _start",
-                "_start:",
-                "xor ebp, ebp",
-                "mov rdi, rsp",
-                "and rsp, -16",
-                "call {begin}",
-                "ud2",
-                begin = sym begin,
-            );
+        ::core::arch::global_asm!(
+            ".globl _start",
+            "_start:",
+            "xor ebp, ebp",
+            "mov rdi, rsp",
+            "and rsp, -16",
+            "call {begin}",
+            "ud2",
+            begin = sym __begin,
+        );
 
-            unsafe extern "C" fn begin(initial_stack: *mut u64) -> ! {
-                // SAFETY: this is the first function, and the loader left the initial stack at rsp.
-                unsafe { $crate::start::set_initial_stack(initial_stack) };
-                let status = $run();
-                $crate::process::exit($crate::start::ExitStatus::code(status))
-            }
-        };
+        #[cfg(target_os = "none")]
+        unsafe extern "C" fn __begin(initial_stack: *mut u64) -> ! {
+            // SAFETY: this is the first function, and the loader left the initial stack at rsp.
+            unsafe { $crate::start::set_initial_stack(initial_stack) };
+            let status = $run();
+            $crate::process::exit($crate::start::ExitStatus::code(status))
+        }
 
         $crate::host_main!($run);
     };
@@ -77,23 +77,23 @@ macro_rules! entry {
 #[macro_export]
 macro_rules! server_entry {
     ($run:path) => {
+        // Items, not a block: rustc takes global_asm! nowhere else.
         #[cfg(target_os = "none")]
-        const _: () = {
-            ::core::arch::global_asm!(
-                ".globl _start",
-                "_start:",
-                "xor ebp, ebp",
-                "and rsp, -16",
-                "call {begin}",
-                "ud2",
-                begin = sym begin,
-            );
+        ::core::arch::global_asm!(
+            ".globl _start",
+            "_start:",
+            "xor ebp, ebp",
+            "and rsp, -16",
+            "call {begin}",
+            "ud2",
+            begin = sym __begin,
+        );
 
-            extern "C" fn begin(argument: u64) -> ! {
-                $crate::start::set_server();
-                $run(argument)
-            }
-        };
+        #[cfg(target_os = "none")]
+        extern "C" fn __begin(argument: u64) -> ! {
+            $crate::start::set_server();
+            $run(argument)
+        }
 
         $crate::host_main!($run);
     };
