@@ -6,7 +6,7 @@
 
 use libipc::abi::{Error, Handle, SendCap, SlotFlags};
 use libipc::protocol::process::{Errno, ProcessError, ProcessIds, Waited, Win32Error};
-use libipc::wire::{self, Refusal, ShortBody};
+use libipc::wire::{self, Body, Refusal};
 
 /// What a thread lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,9 +123,11 @@ pub enum Late {
 
 impl Late {
     /// The answer as a message body.
-    pub fn body(&self) -> ShortBody {
-        fn encode<T: serde::Serialize>(result: Result<T, ProcessError>) -> ShortBody {
-            let mut body = ShortBody::new();
+    pub fn body<const TAIL: usize>(&self) -> Body<TAIL> {
+        fn encode<T: serde::Serialize, const TAIL: usize>(
+            result: Result<T, ProcessError>,
+        ) -> Body<TAIL> {
+            let mut body = Body::new();
             wire::answer(result.map_err(Refusal::Error), &mut body);
             body
         }
@@ -135,8 +137,8 @@ impl Late {
             Late::Created { ids, .. } => encode(Ok(ids)),
             Late::Stopped(result) => encode(Ok(result)),
             Late::ShouldStop(stop) => encode(Ok(stop)),
-            Late::Errno(errno) => encode::<()>(Err(ProcessError::Linux(errno))),
-            Late::Win32(error) => encode::<()>(Err(ProcessError::Win32(error))),
+            Late::Errno(errno) => encode::<(), TAIL>(Err(ProcessError::Linux(errno))),
+            Late::Win32(error) => encode::<(), TAIL>(Err(ProcessError::Win32(error))),
         }
     }
 
