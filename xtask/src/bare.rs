@@ -25,8 +25,9 @@ const COMMON_FLAGS: &str = "-C linker=ld -C linker-flavor=ld -C force-frame-poin
 const KERNEL_FLAGS: &str = "-C relocation-model=static -C code-model=kernel";
 const KERNEL_SCRIPT: &str = "microkernel/kernel.ld";
 
-/// Native code runs anywhere: it may share a space with others' low addresses.
-const NATIVE_FLAGS: &str = "-C relocation-model=pic -C code-model=small";
+/// Native code runs anywhere: it may share a space with others' low addresses. The code model stays
+/// the target's own, which the precompiled core and alloc have: link-time optimisation refuses to mix.
+const NATIVE_FLAGS: &str = "-C relocation-model=pic";
 const NATIVE_SCRIPT: &str = "runtime/native.ld";
 
 /// The package with the programs that `bin/` of the boot archive shows.
