@@ -6,6 +6,7 @@
 
 mod archive;
 mod bare;
+mod bench;
 mod channel;
 mod exec;
 mod identify;
@@ -39,6 +40,8 @@ enum Command {
     Run(run::Options),
     /// Run one program in an emulator, with this command's input, output and status
     Exec(exec::Options),
+    /// Measure operations in guest instructions, beside Linux
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Build => run::build(),
         Command::Run(options) => run::run(&options),
         Command::Exec(options) => exec::exec(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     match result {
         Ok(code) => code,

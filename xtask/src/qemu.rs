@@ -49,6 +49,9 @@ pub struct MachineOptions {
     /// runs agree to the byte
     #[arg(long)]
     pub icount: bool,
+    /// Arguments for QEMU that only some commands need.
+    #[arg(skip)]
+    pub more: Vec<String>,
 }
 
 impl Default for MachineOptions {
@@ -60,6 +63,7 @@ impl Default for MachineOptions {
             machine: "pc".into(),
             cpu: "max".into(),
             icount: false,
+            more: Vec::new(),
         }
     }
 }
@@ -133,7 +137,8 @@ pub fn command(machine: &MachineOptions, boot: &Boot) -> Result<Command> {
             "-nic",
             "none",
         ])
-        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
+        .args(&machine.more);
     match machine.accel {
         Accelerator::Tcg => command.args(["-accel", "tcg"]),
         Accelerator::Kvm if Path::new("/dev/kvm").exists() => command.args(["-accel", "kvm"]),
