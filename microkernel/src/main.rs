@@ -4,13 +4,25 @@
 #[cfg(target_os = "none")]
 mod arch;
 
+/// The rest of the boot, once the machine is up.
 #[cfg(target_os = "none")]
-fn run(info: microkernel::boot::BootInfo) -> ! {
-    log::info!("memory: {} MiB free", info.memory.usable_bytes() >> 20);
+fn boot(
+    hardware: arch::x86_64::Hardware,
+    mut info: microkernel::boot::BootInfo,
+    _platform: microkernel::boot::Platform,
+    _archive: &'static [u8],
+) -> ! {
+    use microkernel::boot;
+
+    let memory = boot::ram::memory(hardware, &mut info);
+    log::info!(
+        "memory: {} MiB for programs",
+        memory.statistics().frames_total >> 8
+    );
     if info.option("test") == Some("panic") {
         panic!("asked for by test=panic");
     }
-    panic!("nothing to do");
+    panic!("there is no first program yet");
 }
 
 #[cfg(not(target_os = "none"))]

@@ -269,6 +269,17 @@ pub struct Framebuffer {
     pub sizes: [u8; 3],
 }
 
+/// What a server that drives the machine wants to know of its firmware tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Platform {
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Physical address of the DSDT, 0 if there is none.
+    pub dsdt: u64,
+    /// I/O ports of the two PM1 control blocks, 0 where there is none.
+    pub pm1_control: [u16; 2],
+}
+
 /// What either door tells the kernel.
 #[derive(Clone, Debug)]
 pub struct BootInfo {

@@ -1,7 +1,12 @@
-//! From the door to the first thread: what the machine is ([`info`]), and what
-//! its kernel's functions are called ([`symbols`]).
+//! From the door to the first thread: what the machine is ([`info`]), whose its
+//! RAM is ([`ram`]), what was loaded with the kernel ([`archive`]), and what the
+//! kernel's functions are called ([`symbols`]).
 
+pub mod archive;
 pub mod info;
+pub mod ram;
 pub mod symbols;
 
-pub use info::{BootInfo, Door, Framebuffer, MemoryMap, PhysicalSpan, Region, RegionKind};
+pub use info::{
+    BootInfo, Door, Framebuffer, MemoryMap, PhysicalSpan, Platform, Region, RegionKind,
+};

@@ -256,8 +256,12 @@ pub unsafe extern "C" fn debug() {
         "pop qword ptr [rax + {rsp}]",
         "pop qword ptr [rax + {ss}]",
         "mov qword ptr [rax + {entry}], 1",
-        "mov qword ptr [rax + {error_code}], 0",
         "mov rsp, rax",
+        // What happened serves as the error code; the CPU never clears it.
+        "mov rax, dr6",
+        "mov [rsp + {error_code}], rax",
+        "mov eax, 0xffff0ff0",
+        "mov dr6, rax",
         "mov rax, gs:[{scratch}]",
         "jmp {store}",
         // From the kernel: a program's breakpoint that came too late, behind an

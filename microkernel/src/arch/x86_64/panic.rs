@@ -6,15 +6,28 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use microkernel::boot::symbols::Symbols;
 use microkernel::object::context::Context;
+use spin::Once;
 use x86_64::registers::control::{Cr2, Cr3};
 
-use super::{image, percpu, power, serial};
+use super::power::{self, Status};
+use super::{image, percpu, serial};
 
 /// How many callers a backtrace names at most.
 const DEPTH: usize = 48;
 
+/// What the kernel's functions are called, once the boot archive has been read.
+static SYMBOLS: Once<Symbols<'static>> = Once::new();
+
 static PANICKING: AtomicBool = AtomicBool::new(false);
+
+/// Lets backtraces name functions, if `file` says how.
+pub fn set_symbols(file: &'static [u8]) {
+    if let Some(symbols) = Symbols::parse(file) {
+        SYMBOLS.call_once(|| symbols);
+    }
+}
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
@@ -28,7 +41,7 @@ fn panic(info: &PanicInfo) -> ! {
     // SAFETY: reads a register; the kernel is compiled with frame pointers.
     unsafe { asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
     backtrace(frame);
-    power::halt_with_error()
+    power::stop(Status::Failure)
 }
 
 /// An exception that the kernel does not survive; `context` shows its registers.
@@ -57,14 +70,14 @@ pub extern "C" fn on_fatal(context: &Context) -> ! {
     say(format_args!("{registers:#x?}\n"));
     place(registers.rip);
     backtrace(registers.rbp);
-    power::halt_with_error()
+    power::stop(Status::Failure)
 }
 
 /// Nothing else may run from here on. A panic within a panic ends at once.
 fn begin() {
     x86_64::instructions::interrupts::disable();
     if PANICKING.swap(true, Ordering::Relaxed) {
-        power::halt_with_error();
+        power::stop(Status::Failure);
     }
     // SAFETY: interrupts are off and what was interrupted never runs again.
     unsafe { serial::seize() };
@@ -98,7 +111,10 @@ fn backtrace(mut frame: u64) {
 }
 
 fn place(address: u64) {
-    say(format_args!("  {address:#x}\n"));
+    match SYMBOLS.get().and_then(|symbols| symbols.lookup(address)) {
+        Some((name, offset)) => say(format_args!("  {address:#x} {name} + {offset:#x}\n")),
+        None => say(format_args!("  {address:#x}\n")),
+    }
 }
 
 fn exception_name(vector: u64) -> &'static str {

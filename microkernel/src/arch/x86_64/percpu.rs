@@ -22,9 +22,10 @@ const STACK_BYTES: u64 = 32 << 10;
 const OWN_STACK_BYTES: u64 = 16 << 10;
 /// Distance of stacks: what is not a stack there is a guard.
 const STACK_DISTANCE: u64 = 64 << 10;
-/// Bytes at the top of an interrupt stack before the CPU pushes: the pointer to
-/// the CPU's data, and one word because the CPU pushes to multiples of 16.
-const OWN_STACK_HEAD: u64 = 16;
+/// Bytes at the top of every stack before anything is pushed. On an interrupt
+/// stack they hold the pointer to the CPU's data. On all of them they make what
+/// the CPU pushes, completed by the entry code, as long as a context.
+const STACK_HEAD: u64 = (size_of::<Context>() - offsets::FRAME_END) as u64;
 
 /// The data of one CPU.
 #[repr(C)]
@@ -98,10 +99,10 @@ pub fn boot_cpu() -> &'static PerCpu {
 pub unsafe fn init_boot_cpu(tables: &mut PageTables) {
     let cpu = boot_cpu();
     let this = (&raw const BOOT_CPU).addr() as u64;
-    let stack = stack(tables, 0, STACK_BYTES);
+    let stack = stack(tables, 0, STACK_BYTES) - STACK_HEAD;
     let own_stacks: [u64; OWN_STACKS] = core::array::from_fn(|index| {
-        let top = self::stack(tables, index as u64 + 1, OWN_STACK_BYTES) - OWN_STACK_HEAD;
-        // SAFETY: the last two words of a stack that was just mapped.
+        let top = self::stack(tables, index as u64 + 1, OWN_STACK_BYTES) - STACK_HEAD;
+        // SAFETY: a word in the head of a stack that was just mapped.
         unsafe { *(top as *mut u64) = this };
         top
     });
