@@ -116,7 +116,7 @@ mod tests {
 
     fn file(functions: &[(u64, u32, &str)]) -> Vec<u8> {
         let mut entries = Vec::new();
-        let mut names = Vec::new();
+        let mut names: Vec<u8> = Vec::new();
         for (address, size, name) in functions {
             entries.extend(address.to_le_bytes());
             entries.extend(size.to_le_bytes());

@@ -20,7 +20,7 @@ use super::cpu::{Cpu, Features};
 use super::fpu::Fpu;
 use super::lines::{self, Lines, OldControllers};
 use super::local_apic::{LocalApic, SPURIOUS_VECTOR, TIMER_VECTOR};
-use super::paging::{self, Memory};
+use super::paging;
 use super::power::{self, Status};
 use super::time::Time;
 use super::{layout, percpu, serial};
