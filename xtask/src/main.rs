@@ -11,6 +11,7 @@ mod channel;
 mod exec;
 mod identify;
 mod packages;
+mod profile;
 mod qemu;
 mod run;
 mod symbols;
@@ -42,6 +43,8 @@ enum Command {
     Exec(exec::Options),
     /// Measure operations in guest instructions, beside Linux
     Bench(bench::Options),
+    /// Show where the instructions of a bench case are
+    Profile(profile::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Exec(options) => exec::exec(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Profile(options) => profile::run(&options),
     };
     match result {
         Ok(code) => code,

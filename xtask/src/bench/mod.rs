@@ -5,15 +5,15 @@
 //! ([`counter`]) counts apart what the number of instructions hides.
 
 mod cases;
-mod counter;
+pub mod counter;
 mod figures;
 mod linux;
 mod machine;
-mod mitosis;
-mod output;
+pub mod mitosis;
+pub mod output;
 mod page;
 mod plot;
-mod table;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
