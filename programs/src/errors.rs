@@ -37,6 +37,7 @@ pub fn errno_text(error: Errno) -> &'static str {
 pub fn file_text(error: FileError) -> &'static str {
     match error {
         FileError::NotFound => "no such file",
+        FileError::Interrupted => "interrupted",
         FileError::Io => "input/output error",
         FileError::BadAccess => "not opened for that",
         FileError::NoMemory => "out of memory",

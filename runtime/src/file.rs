@@ -55,6 +55,7 @@ fn kernel_error(error: Error) -> FileError {
     match error {
         Error::BadHandle | Error::WrongKind | Error::AccessDenied => FileError::BadAccess,
         Error::NoMemory | Error::Exhausted => FileError::NoMemory,
+        Error::Interrupted => FileError::Interrupted,
         Error::InvalidArgument | Error::TooLong => FileError::Invalid,
         _ => FileError::Io,
     }

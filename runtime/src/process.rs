@@ -55,6 +55,7 @@ fn kernel_errno(error: Error) -> Errno {
 fn file_errno(error: FileError) -> Errno {
     match error {
         FileError::NotFound => Errno::ENOENT,
+        FileError::Interrupted => Errno::EINTR,
         FileError::Io => Errno::EIO,
         FileError::BadAccess => Errno::EBADF,
         FileError::NoMemory => Errno::ENOMEM,
@@ -417,6 +418,8 @@ fn open_image(path: &[u8]) -> Result<Handle, Errno> {
         file::open_into(path, access::EXECUTE | access::READ, Handle::NONE).map_err(file_errno)?;
     let result = if info.kind != FileKind::Regular || !info.executable {
         Err(Errno::EACCES)
+    } else if info.size == 0 {
+        Err(Errno::ENOEXEC)
     } else {
         let mut received = Received::new();
         libipc::protocol::files::Client::new(Connection::new(opened))

@@ -14,6 +14,8 @@ use crate::wire::{Blob, Bytes};
 pub enum FileError {
     /// No such file or directory (ENOENT).
     NotFound = 2,
+    /// The caller wanted its call back (EINTR).
+    Interrupted = 4,
     /// The device failed (EIO).
     Io = 5,
     /// The capability does not permit this (EBADF).

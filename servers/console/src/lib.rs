@@ -1,2 +1,336 @@
-//! To come.
+//! The console server: the three standard streams of the first program, over one serial line.
+//!
+//! The line is a terminal with a person at the other end ([`terminal`]), or carries the framed streams
+//! of `cargo xtask exec` ([`channel`]). A stream's capability speaks the files protocol; its badge says
+//! which stream it is. Init's capability (badge [`CONTROL`]) speaks the console protocol.
+//!
+//! Invariant: a reader waits (its reply is kept) only while there is no input for it; each kept reply is
+//! answered exactly once, in the order in which the reads came.
 #![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod channel;
+pub mod terminal;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::VecDeque;
+
+use libipc::abi::{Error, Handle, SendCap, TAIL_BYTES};
+use libipc::exec_channel::{exit, header, ready, to_host};
+use libipc::protocol::console::{self, ConsoleError};
+use libipc::protocol::files::{self, DirectoryEntry, FileError, FileInfo, FileKind, From};
+use libipc::wire::{Answer, Blob, Bytes, Caller};
+
+use channel::{Channel, Found};
+use terminal::Terminal;
+
+/// Badge of init's capability.
+pub const CONTROL: u64 = 0;
+/// Badge of standard input.
+pub const INPUT: u64 = 1;
+/// Badge of standard output.
+pub const OUTPUT: u64 = 2;
+/// Badge of standard error.
+pub const ERROR: u64 = 3;
+
+/// What the server does to the world.
+pub trait World {
+    /// Sends bytes over the line, all of them.
+    fn send(&mut self, bytes: &[u8]);
+    /// Waits until what was sent has left the machine.
+    fn drain(&mut self);
+    /// Keeps the reply to the request that is being handled.
+    fn keep_reply(&mut self) -> Result<Handle, Error>;
+    /// Answers a read whose reply was kept.
+    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>);
+    /// A sender with this badge and access mask, to be handed over.
+    fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;
+}
+
+/// What is at the other end of the line.
+#[derive(Debug)]
+enum Line {
+    Terminal(Terminal),
+    Channel(Channel),
+}
+
+/// A read that waits for input.
+#[derive(Debug)]
+struct Reader {
+    reply: Handle,
+    label: u64,
+    count: usize,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct Console {
+    line: Line,
+    readers: VecDeque<Reader>,
+    /// The first program's end was reported: nothing follows.
+    closed: bool,
+}
+
+impl Console {
+    /// A console with a person at the other end.
+    pub fn terminal() -> Console {
+        Console::over(Line::Terminal(Terminal::default()))
+    }
+
+    /// A console with `cargo xtask exec` at the other end; says that it is ready.
+    pub fn channel(world: &mut impl World) -> Console {
+        world.send(&ready());
+        Console::over(Line::Channel(Channel::new()))
+    }
+
+    fn over(line: Line) -> Console {
+        Console {
+            line,
+            readers: VecDeque::new(),
+            closed: false,
+        }
+    }
+
+    /// Bytes came over the line.
+    pub fn arrived(&mut self, world: &mut impl World, bytes: &[u8]) {
+        match &mut self.line {
+            Line::Terminal(terminal) => {
+                for byte in bytes {
+                    terminal.typed(*byte, |echo| world.send(echo));
+                }
+            }
+            Line::Channel(channel) => channel.arrived(bytes),
+        }
+        self.serve_readers(world);
+    }
+
+    /// The thread with this label wants its call back.
+    pub fn cancel(&mut self, world: &mut impl World, label: u64) {
+        while let Some(place) = self.readers.iter().position(|reader| reader.label == label) {
+            if let Some(reader) = self.readers.remove(place) {
+                world.answer(reader.reply, Err(FileError::Interrupted));
+            }
+        }
+    }
+
+    /// Answers as many waiting reads as there is input for.
+    fn serve_readers(&mut self, world: &mut impl World) {
+        while let Some(reader) = self.readers.front() {
+            let Some(result) = self.line.read(reader.count, world) else {
+                return;
+            };
+            if let Some(reader) = self.readers.pop_front() {
+                world.answer(reader.reply, result);
+            }
+        }
+    }
+
+    /// Checks that the caller's capability is for a stream and permits this.
+    fn stream(&self, caller: &Caller, right: u32) -> Result<(), FileError> {
+        if matches!(caller.badge, INPUT | OUTPUT | ERROR) && caller.access & right == right {
+            Ok(())
+        } else {
+            Err(FileError::BadAccess)
+        }
+    }
+}
+
+impl Line {
+    /// Input for a read of `count` bytes; `None` if there is nothing yet.
+    fn read(&mut self, count: usize, world: &mut impl World) -> Option<Result<Blob, FileError>> {
+        let bytes = match self {
+            Line::Terminal(terminal) => terminal.read(count)?,
+            Line::Channel(channel) => match channel.read(count, |bytes| world.send(bytes)) {
+                Found::Bytes(bytes) => bytes,
+                Found::Nothing => return None,
+                Found::Broken => return Some(Err(FileError::Io)),
+            },
+        };
+        Some(Blob::from_slice(&bytes).ok_or(FileError::Io))
+    }
+}
+
+impl<W: World> console::Server<W> for Console {
+    fn standard_streams<'m>(
+        &mut self,
+        world: &mut W,
+        caller: &mut Caller,
+    ) -> Result<Answer<()>, ConsoleError> {
+        if caller.access & console::access::OPEN == 0 {
+            return Err(ConsoleError::Denied);
+        }
+        for (badge, access) in [
+            (INPUT, files::access::READ),
+            (OUTPUT, files::access::WRITE),
+            (ERROR, files::access::WRITE),
+        ] {
+            match world.sender(badge, access) {
+                Ok(sender) => caller.give(SendCap::moved(sender)),
+                Err(_) => return Err(ConsoleError::NoMemory),
+            }
+        }
+        Ok(Answer::Now(()))
+    }
+
+    fn report_exit<'m>(
+        &mut self,
+        world: &mut W,
+        caller: &mut Caller,
+        status: u8,
+    ) -> Result<Answer<()>, ConsoleError> {
+        if caller.access & console::access::REPORT == 0 {
+            return Err(ConsoleError::Denied);
+        }
+        if let Line::Channel(_) = self.line
+            && !self.closed
+        {
+            world.send(&exit(status));
+            self.closed = true;
+        }
+        world.drain();
+        Ok(Answer::Now(()))
+    }
+}
+
+impl<W: World> files::Server<W> for Console {
+    fn open<'m>(
+        &mut self,
+        _: &mut W,
+        caller: &mut Caller,
+        _: Bytes<'m>,
+        _: u32,
+    ) -> Result<Answer<FileInfo>, FileError> {
+        self.stream(caller, 0)?;
+        Err(FileError::NotADirectory)
+    }
+
+    fn read<'m>(
+        &mut self,
+        world: &mut W,
+        caller: &mut Caller,
+        count: u64,
+    ) -> Result<Answer<Blob>, FileError> {
+        self.stream(caller, files::access::READ)?;
+        let count = usize::try_from(count).map_or(TAIL_BYTES, |count| count.min(TAIL_BYTES));
+        if count == 0 {
+            return Ok(Answer::Now(Blob::default()));
+        }
+        // Those who came earlier are served first.
+        if self.readers.is_empty()
+            && let Some(result) = self.line.read(count, world)
+        {
+            return result.map(Answer::Now);
+        }
+        let reply = world.keep_reply().map_err(|_| FileError::NoMemory)?;
+        self.readers.push_back(Reader {
+            reply,
+            label: caller.label,
+            count,
+        });
+        Ok(Answer::Later)
+    }
+
+    fn read_at<'m>(
+        &mut self,
+        _: &mut W,
+        caller: &mut Caller,
+        _: u64,
+        _: u64,
+    ) -> Result<Answer<Blob>, FileError> {
+        self.stream(caller, files::access::READ)?;
+        Err(FileError::NotSeekable)
+    }
+
+    fn write<'m>(
+        &mut self,
+        world: &mut W,
+        caller: &mut Caller,
+        bytes: Bytes<'m>,
+    ) -> Result<Answer<u64>, FileError> {
+        self.stream(caller, files::access::WRITE)?;
+        if self.closed {
+            return Err(FileError::Io);
+        }
+        match self.line {
+            Line::Terminal(_) => {
+                // A terminal wants a carriage return before each line feed.
+                for line in bytes.0.split_inclusive(|byte| *byte == b'\n') {
+                    match line.split_last() {
+                        Some((b'\n', line)) => {
+                            world.send(line);
+                            world.send(b"\r\n");
+                        }
+                        _ => world.send(line),
+                    }
+                }
+            }
+            Line::Channel(_) if bytes.0.is_empty() => {}
+            Line::Channel(_) => {
+                let kind = match caller.badge {
+                    ERROR => to_host::ERROR,
+                    _ => to_host::OUTPUT,
+                };
+                // A message is far below what a frame carries.
+                world.send(&header(kind, bytes.0.len() as u16));
+                world.send(bytes.0);
+            }
+        }
+        Ok(Answer::Now(bytes.0.len() as u64))
+    }
+
+    fn seek<'m>(
+        &mut self,
+        _: &mut W,
+        caller: &mut Caller,
+        _: i64,
+        _: From,
+    ) -> Result<Answer<u64>, FileError> {
+        self.stream(caller, 0)?;
+        Err(FileError::NotSeekable)
+    }
+
+    fn info<'m>(&mut self, _: &mut W, caller: &mut Caller) -> Result<Answer<FileInfo>, FileError> {
+        self.stream(caller, 0)?;
+        Ok(Answer::Now(FileInfo {
+            kind: FileKind::Stream,
+            size: 0,
+            executable: false,
+            terminal: matches!(self.line, Line::Terminal(_)),
+        }))
+    }
+
+    fn entry<'m>(
+        &mut self,
+        _: &mut W,
+        caller: &mut Caller,
+        _: u64,
+    ) -> Result<Answer<Option<DirectoryEntry>>, FileError> {
+        self.stream(caller, 0)?;
+        Err(FileError::NotADirectory)
+    }
+
+    fn window<'m>(&mut self, _: &mut W, caller: &mut Caller) -> Result<Answer<u64>, FileError> {
+        self.stream(caller, 0)?;
+        Err(FileError::Invalid)
+    }
+
+    fn set_raw<'m>(
+        &mut self,
+        world: &mut W,
+        caller: &mut Caller,
+        raw: bool,
+    ) -> Result<Answer<()>, FileError> {
+        self.stream(caller, files::access::READ)?;
+        let Line::Terminal(terminal) = &mut self.line else {
+            return Err(FileError::Invalid);
+        };
+        terminal.set_raw(raw);
+        self.serve_readers(world);
+        Ok(Answer::Now(()))
+    }
+}
