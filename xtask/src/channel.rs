@@ -36,6 +36,8 @@ pub struct Job<'a> {
     pub boot: &'a Boot,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// How long the program may say nothing.
+    pub quiet: Option<Duration>,
 }
 
 /// How it ended.
@@ -83,9 +85,9 @@ pub fn run(job: &Job, streams: Streams) -> Result<Finished> {
         .arg("-chardev")
         .arg(format!("socket,id=exec,path={}", socket.display()))
         .args(["-serial", "chardev:log", "-serial", "chardev:exec"]);
-    let deadline = job.timeout.map(|timeout| Instant::now() + timeout);
+    let patience = Patience::from_now(job);
     let mut emulator = Emulator::start(command, &folder.path.join("emulator.log"))?;
-    let outcome = converse(&listener, &mut emulator, deadline, streams)?;
+    let outcome = converse(&listener, &mut emulator, patience, streams)?;
     drop(emulator);
     Ok(Finished {
         outcome,
@@ -98,7 +100,7 @@ pub fn run(job: &Job, streams: Streams) -> Result<Finished> {
 fn converse(
     listener: &UnixListener,
     emulator: &mut Emulator,
-    deadline: Option<Instant>,
+    mut patience: Patience,
     streams: Streams,
 ) -> Result<Outcome> {
     let mut line = loop {
@@ -110,7 +112,7 @@ fn converse(
         if let Some(status) = emulator.child.try_wait()? {
             return Ok(Outcome::Emulator(status));
         }
-        if is_past(deadline) {
+        if patience.left().is_some_and(|left| left.is_zero()) {
             return Ok(Outcome::Timeout);
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -122,13 +124,11 @@ fn converse(
     let mut decoder = HostDecoder::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        if is_past(deadline) {
+        let left = patience.left();
+        if left.is_some_and(|left| left.is_zero()) {
             return Ok(Outcome::Timeout);
         }
-        line.set_read_timeout(deadline.map(|end| {
-            end.saturating_duration_since(Instant::now())
-                .max(Duration::from_millis(1))
-        }))?;
+        line.set_read_timeout(left)?;
         let count = match line.read(&mut buffer) {
             Ok(0) => return Ok(after_the_line(emulator.wait()?)),
             Ok(count) => count,
@@ -145,6 +145,7 @@ fn converse(
             }
             Err(error) => return Err(error).context("reading the exec channel"),
         };
+        patience.heard();
         let mut bytes = &buffer[..count];
         loop {
             let event = match decoder.next(&mut bytes) {
@@ -215,8 +216,37 @@ fn write_now(target: &mut dyn Write, bytes: &[u8]) -> std::io::Result<()> {
     target.flush()
 }
 
-fn is_past(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|end| Instant::now() >= end)
+/// When to give up.
+struct Patience {
+    end: Option<Instant>,
+    quiet: Option<Duration>,
+    heard: Instant,
+}
+
+impl Patience {
+    fn from_now(job: &Job) -> Self {
+        let now = Instant::now();
+        Self {
+            end: job.timeout.map(|timeout| now + timeout),
+            quiet: job.quiet,
+            heard: now,
+        }
+    }
+
+    /// The guest said something.
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// How long to wait for the next word; `None` is for ever.
+    fn left(&self) -> Option<Duration> {
+        let quiet = self.quiet.map(|quiet| self.heard + quiet);
+        let end = match (self.end, quiet) {
+            (Some(end), Some(quiet)) => end.min(quiet),
+            (end, quiet) => end.or(quiet)?,
+        };
+        Some(end.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// The line closed: the emulator ended without a word from the program.

@@ -113,6 +113,7 @@ pub fn exec(options: &Options) -> Result<ExitCode> {
         machine: &options.machine,
         boot: &boot,
         timeout: options.timeout,
+        quiet: None,
     };
     let mut output = std::io::stdout().lock();
     let mut error = std::io::stderr().lock();

@@ -10,11 +10,16 @@ mod bench;
 mod channel;
 mod exec;
 mod identify;
+mod iso;
+mod limine;
 mod packages;
 mod profile;
 mod qemu;
 mod run;
+mod scenarios;
 mod symbols;
+mod terminal;
+mod test;
 mod toolchain;
 mod workspace;
 
@@ -45,6 +50,10 @@ enum Command {
     Bench(bench::Options),
     /// Show where the instructions of a bench case are
     Profile(profile::Options),
+    /// Run the tests, all or those whose names contain NAME
+    Test(test::Options),
+    /// Make an ISO image that boots under BIOS and UEFI
+    Iso(iso::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +63,8 @@ fn main() -> ExitCode {
         Command::Exec(options) => exec::exec(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Profile(options) => profile::run(&options),
+        Command::Test(options) => test::test(&options),
+        Command::Iso(options) => iso::iso(&options),
     };
     match result {
         Ok(code) => code,

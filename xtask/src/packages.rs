@@ -28,15 +28,9 @@ pub const XORRISO: Need = Need {
     package: "xorriso",
 };
 
-/// Makes the FAT image that UEFI boots from.
-pub const MTOOLS: Need = Need {
-    file: "mcopy",
-    package: "mtools",
-};
-
 /// UEFI firmware for the emulator.
 pub const OVMF: Need = Need {
-    file: "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    file: "/usr/share/ovmf/OVMF.fd",
     package: "ovmf",
 };
 

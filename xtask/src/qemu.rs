@@ -4,7 +4,6 @@
 //! ends the emulator with a status; without it (a real machine) that port does
 //! nothing. No machine has a network.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -165,7 +164,7 @@ pub fn command(machine: &MachineOptions, boot: &Boot) -> Result<Command> {
             command.arg("-cdrom").arg(image);
             if *uefi {
                 packages::require(&[OVMF])?;
-                command.arg("-drive").arg(drive(OVMF.file));
+                command.args(["-bios", OVMF.file]);
             }
         }
     }
@@ -183,8 +182,4 @@ fn with_our_life(program: &str) -> Command {
         }
         None => Command::new(program),
     }
-}
-
-fn drive(firmware: &str) -> OsString {
-    format!("if=pflash,format=raw,unit=0,readonly=on,file={firmware}").into()
 }

@@ -8,14 +8,21 @@ use clap::Args;
 
 use crate::archive::Archive;
 use crate::bare::{self, System};
+use crate::limine::{self, Limine};
 use crate::qemu::{self, Boot, Ending, MachineOptions};
-use crate::{symbols, workspace};
+use crate::{iso, symbols, workspace};
 
 /// What `cargo xtask run` can be told.
 #[derive(Args)]
 pub struct Options {
     #[command(flatten)]
     machine: MachineOptions,
+    /// Boot an ISO image through its boot loader, not the kernel directly
+    #[arg(long)]
+    iso: bool,
+    /// Boot the ISO image under UEFI
+    #[arg(long, requires = "iso")]
+    uefi: bool,
     /// More words for the kernel's command line, for example init=/bin/fork-example
     #[arg(last = true, value_name = "WORDS")]
     words: Vec<String>,
@@ -33,12 +40,37 @@ pub fn build() -> Result<ExitCode> {
 /// Boots on this terminal until the guest powers off.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let system = bare::build()?;
-    let boot = Boot::Kernel {
-        archive: write_archive(&system)?,
-        kernel: system.kernel,
-        words: options.words.join(" "),
+    let words = options.words.join(" ");
+    let image = match options.iso {
+        true => image(&system, &words)?,
+        false => None,
+    };
+    let boot = match image {
+        Some(image) => Boot::Iso {
+            image,
+            uefi: options.uefi,
+        },
+        None => Boot::Kernel {
+            archive: write_archive(&system)?,
+            kernel: system.kernel,
+            words,
+        },
     };
     on_terminal(&options.machine, &boot)
+}
+
+/// An ISO image for this run, if there is a boot loader for it.
+fn image(system: &System, words: &str) -> Result<Option<PathBuf>> {
+    let Some(limine) = Limine::find()? else {
+        eprintln!(
+            "xtask: {}: booting the kernel directly",
+            limine::NOT_AVAILABLE
+        );
+        return Ok(None);
+    };
+    let image = workspace::output().join("run.iso");
+    iso::make(system, &limine, words, &image)?;
+    Ok(Some(image))
 }
 
 /// Runs a machine whose COM1 is this terminal.
@@ -87,4 +119,17 @@ pub fn add_system(archive: &mut Archive, system: &System, instead_of: &str) -> R
     }
     archive.add("kernel.symbols", &symbols::of_kernel(&system.kernel)?);
     Ok(())
+}
+
+/// The bytes of an archive that lacks the files whose names begin with `start`.
+pub fn archive_without(system: &System, start: &str) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for program in system
+        .programs
+        .iter()
+        .filter(|program| !program.name.starts_with(start))
+    {
+        archive.add(&program.name, &bare::stripped(&program.path)?);
+    }
+    Ok(archive.finish())
 }

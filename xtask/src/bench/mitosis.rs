@@ -63,6 +63,7 @@ pub fn measure(system: &System, purpose: Purpose, cases: &[String]) -> Result<Ou
         machine: &machine,
         boot: &boot,
         timeout: Some(LIMIT),
+        quiet: None,
     };
     let (mut output, mut error) = (Vec::new(), std::io::stderr());
     let finished = channel::run(
