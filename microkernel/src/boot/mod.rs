@@ -3,6 +3,7 @@
 //! kernel's functions are called ([`symbols`]).
 
 pub mod archive;
+pub mod image;
 pub mod info;
 pub mod ram;
 pub mod symbols;

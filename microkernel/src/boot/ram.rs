@@ -13,7 +13,8 @@ const HIGHEST: u64 = 1 << 44;
 
 /// Makes the kernel's memory out of all free RAM, with a record for every frame
 /// up to the last of RAM; the records themselves come out of that RAM too. The
-/// pages of the boot archive are known as foreign RAM, so that they can be mapped.
+/// pages of the boot archive are known as foreign RAM, so that they can be mapped;
+/// what the kernel took is known as its own, so that it cannot.
 ///
 /// # Panics
 ///
@@ -44,15 +45,15 @@ pub fn memory<M: Machine>(machine: M, info: &mut BootInfo) -> Memory<M> {
         .map(|region| frame(region.start)..frame(region.end.min(HIGHEST - PAGE_SIZE)))
         .collect();
     let mut memory = Memory::new(machine, records, &ram);
-    for region in info
-        .memory
-        .regions()
-        .iter()
-        .filter(|region| region.kind == RegionKind::Archive)
-    {
-        for number in frame(region.start)..frame(region.end) {
-            let marked = memory.mark_foreign(Frame::from_number(number));
-            marked.expect("the archive is RAM that nobody has");
+    for region in info.memory.regions() {
+        for number in frame(region.start)..frame(region.end.min(HIGHEST - PAGE_SIZE)) {
+            let frame = Frame::from_number(number);
+            match region.kind {
+                RegionKind::Archive => memory.mark_foreign(frame),
+                RegionKind::Kernel => memory.mark_boot(frame),
+                _ => break,
+            }
+            .expect("what is not free RAM has no other use yet");
         }
     }
     memory

@@ -46,6 +46,8 @@ pub enum FrameKind {
     Unknown,
     /// RAM that no pool pays for, such as the boot archive; never counted, never freed.
     Foreign,
+    /// RAM that the kernel took before there were pools; never mapped, never freed.
+    Boot,
     /// On a free list.
     Free,
     /// Cut into slots for kernel objects.
@@ -381,6 +383,22 @@ impl<M: Machine> Memory<M> {
                 Ok(())
             }
             Some(record) if record.kind == FrameKind::Foreign => Ok(()),
+            _ => Err(Error::InvalidArgument),
+        }
+    }
+
+    /// Says that a frame is RAM that the kernel took before there were pools: its
+    /// image, its page tables. Nobody can map it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` if the frame has no record or is used for something else.
+    pub fn mark_boot(&mut self, frame: Frame) -> Result<(), Error> {
+        match self.records.get_mut(frame.number() as usize) {
+            Some(record) if record.kind == FrameKind::Unknown => {
+                record.kind = FrameKind::Boot;
+                Ok(())
+            }
             _ => Err(Error::InvalidArgument),
         }
     }

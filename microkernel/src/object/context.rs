@@ -9,12 +9,7 @@
 //! kernel fault. The selectors are constant, `flags` holds only bits a program
 //! may set plus the interrupt flag, and `rip` is an address of the user half.
 
-use libipc::abi::Registers;
-
-/// One past the highest address a program may run at. The last page of the user
-/// half is never mappable: a `syscall` ending there would return to an address
-/// that is not canonical.
-pub const USER_END: u64 = 0x7fff_ffff_f000;
+use libipc::abi::{Registers, USER_END};
 
 /// Selector of user code, with privilege level 3.
 pub const USER_CODE: u64 = 0x23;
