@@ -108,8 +108,8 @@ fn load() -> Result<Infallible, Errno> {
     };
 
     let file = Mapping::window(image_window, Protection::READ).map_err(memory_errno)?;
-    let image = elf::read(file.as_slice(), layout::IMAGE, layout::LOADER)
-        .map_err(|_| Errno::ENOEXEC)?;
+    let image =
+        elf::read(file.as_slice(), layout::IMAGE, layout::LOADER).map_err(|_| Errno::ENOEXEC)?;
     drop(file);
 
     let message = Mapping::window(start_window, Protection::READ).map_err(memory_errno)?;
