@@ -5,7 +5,7 @@
 //! the working directory in the fs table. The offset lives behind the capability; whoever holds a copy
 //! shares it.
 
-use libipc::abi::{Access, Error, Handle, NEVER, SlotFlags, TableSelector};
+use libipc::abi::{Access, Error, Handle, SlotFlags, TableSelector};
 use libipc::protocol::files::{self, DirectoryEntry, FileError, FileInfo, From, access};
 use libipc::protocol::process::fs_slots;
 use libipc::wire::{Bytes, CallError, Connection, Received};
@@ -32,7 +32,7 @@ impl Fd {
 }
 
 /// A directory in the fs table: where paths begin.
-fn directory(path: &[u8]) -> Handle {
+pub(crate) fn directory(path: &[u8]) -> Handle {
     let slot = if path.first() == Some(&b'/') {
         fs_slots::ROOT
     } else {
@@ -79,11 +79,19 @@ pub fn open_into(
     access: u32,
     receive_slots: Handle,
 ) -> Result<(Handle, FileInfo), FileError> {
+    open_from(directory(path), path, access, receive_slots)
+}
+
+/// As [`open_into`], with `path` looked up from the directory that a capability stands for.
+pub fn open_from(
+    directory: Handle,
+    path: &[u8],
+    access: u32,
+    receive_slots: Handle,
+) -> Result<(Handle, FileInfo), FileError> {
     let mut client = files::Client::new(Connection {
-        endpoint: directory(path),
         receive_slots,
-        deadline: NEVER,
-        flags: Default::default(),
+        ..Connection::new(directory)
     });
     let mut received = Received::new();
     let info = client

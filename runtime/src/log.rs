@@ -2,23 +2,23 @@
 
 use core::fmt::{self, Write};
 
-use libipc::Handle;
+use libipc::abi::initial;
 use libipc::protocol::startup;
 
 use crate::io::Lines;
+use crate::start::{self, Role};
 use crate::syscall;
 
 /// The most that one system call takes, in bytes.
 const CHUNK: usize = 256;
 
-/// Writes to the log with the capability that every server holds (init's system capability has
-/// another slot, see [`print_with`]).
+/// Writes to the log. A program has no right to: nothing happens.
 pub fn print(text: fmt::Arguments<'_>) {
-    print_with(startup::LOG, text);
-}
-
-/// Writes to the log with this capability; without the right to, nothing happens.
-pub fn print_with(system: Handle, text: fmt::Arguments<'_>) {
+    let system = match start::role() {
+        Role::Program => return,
+        Role::Server => startup::LOG,
+        Role::Init => initial::SYSTEM,
+    };
     let mut lines = Lines::<CHUNK, _>::new(|bytes: &[u8]| {
         let _ = syscall::system_log(system, bytes.as_ptr() as u64, bytes.len() as u64);
     });

@@ -4,10 +4,11 @@
 //! part of the layout and taken by mapping it. If somebody else (a thread, a vfork child) took it in
 //! between, the kernel says `Occupied` and the search goes on. So there is no state to copy at a fork.
 
-use libipc::abi::{Access, Error, Handle, PAGE_BYTES, Protection, layout};
+use libipc::abi::{Access, Error, Handle, PAGE_BYTES, Protection, initial, layout};
 use libipc::protocol::{process, startup};
 
-use crate::{start, syscall};
+use crate::start::{self, Role};
+use crate::syscall;
 
 /// How far the search for free ranges goes; the heap lies behind it.
 const BULK_END: u64 = layout::BULK + 0x40_0000_0000;
@@ -17,19 +18,19 @@ pub(crate) const HEAP: u64 = BULK_END;
 
 /// The program's own space.
 pub fn own_space() -> Handle {
-    if start::is_server() {
-        startup::SPACE
-    } else {
-        process::slots::SPACE
+    match start::role() {
+        Role::Program => process::slots::SPACE,
+        Role::Server => startup::SPACE,
+        Role::Init => initial::SPACE,
     }
 }
 
 /// The pool that pays for the program's memory.
 pub fn own_pool() -> Handle {
-    if start::is_server() {
-        startup::POOL
-    } else {
-        process::slots::POOL
+    match start::role() {
+        Role::Program => process::slots::POOL,
+        Role::Server => startup::POOL,
+        Role::Init => initial::POOL,
     }
 }
 
@@ -54,6 +55,13 @@ impl Mapping {
         let pages = syscall::window_status(window)?;
         place(pages, |address| {
             syscall::window_map(window, 0, own_space(), address, pages, protection, 0)
+        })
+    }
+
+    /// Maps the first pages of a physical range read-only.
+    pub fn physical(range: Handle, pages: u64) -> Result<Mapping, Error> {
+        place(pages, |address| {
+            syscall::range_map(range, 0, own_space(), address, pages, Protection::READ, 0)
         })
     }
 

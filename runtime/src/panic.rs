@@ -10,7 +10,7 @@ use crate::{io, log, process, start, syscall};
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if start::is_server() {
+    if start::role() != start::Role::Program {
         log::print(format_args!("{info}\n"));
     } else {
         let _ = writeln!(io::Stream::new(io::STDERR), "{info}");

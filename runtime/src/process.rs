@@ -19,8 +19,9 @@ use libipc::protocol::process::{
 };
 use libipc::wire::{CallError, Connection, Received, ShortBody, decode_answer, encode};
 
+use crate::file::{self, directory};
 use crate::memory::Mapping;
-use crate::{file, start_message, syscall};
+use crate::{start_message, syscall};
 
 /// The process protocol with the process's own capability.
 pub const fn client() -> process::Client<Connection> {
@@ -389,7 +390,17 @@ impl Order {
         arguments: impl Iterator<Item = &'s [u8]> + Clone,
         environment: impl Iterator<Item = &'s [u8]> + Clone,
     ) -> Result<Order, Errno> {
-        let image = open_image(path)?;
+        Order::of(directory(path), path, arguments, environment)
+    }
+
+    /// As [`Order::new`], with `path` looked up from the directory that a capability stands for.
+    pub fn of<'s>(
+        directory: Handle,
+        path: &[u8],
+        arguments: impl Iterator<Item = &'s [u8]> + Clone,
+        environment: impl Iterator<Item = &'s [u8]> + Clone,
+    ) -> Result<Order, Errno> {
+        let image = open_image(directory, path)?;
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         write_message(name, arguments, environment)
             .map(|(message, start, start_bytes)| Order {
@@ -413,9 +424,10 @@ impl Order {
 }
 
 /// A window on the executable file at `path`.
-fn open_image(path: &[u8]) -> Result<Handle, Errno> {
+fn open_image(directory: Handle, path: &[u8]) -> Result<Handle, Errno> {
+    let wanted = access::EXECUTE | access::READ;
     let (opened, info) =
-        file::open_into(path, access::EXECUTE | access::READ, Handle::NONE).map_err(file_errno)?;
+        file::open_from(directory, path, wanted, Handle::NONE).map_err(file_errno)?;
     let result = if info.kind != FileKind::Regular || !info.executable {
         Err(Errno::EACCES)
     } else if info.size == 0 {
@@ -472,7 +484,12 @@ pub fn exec<'s>(
 /// Starts the image of `order` as a child of the caller, with copies of the caller's files that are not
 /// close-on-exec (posix_spawn). Returns its PID once it is loaded.
 pub fn spawn(order: Order) -> Result<u32, Errno> {
-    let result = client().spawn(order.start_bytes, order.image, order.start);
+    spawn_by(client(), order)
+}
+
+/// As [`spawn`], with another capability for the process server than a program's own.
+pub fn spawn_by(mut client: process::Client<Connection>, order: Order) -> Result<u32, Errno> {
+    let result = client.spawn(order.start_bytes, order.image, order.start);
     order.finish();
     result.map_err(errno)
 }

@@ -10,8 +10,20 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 /// The initial stack; null in a server.
 static INITIAL_STACK: AtomicPtr<u64> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Whether this is a program or a server, see [`is_server`].
-static SERVER: AtomicU8 = AtomicU8::new(0);
+/// The [`Role`] as a number.
+static ROLE: AtomicU8 = AtomicU8::new(Role::Program as u8);
+
+/// What kind of program this is: it decides in which slots the capabilities are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// Started by the process server (`libipc::protocol::process::slots`).
+    Program = 0,
+    /// Started by init (`libipc::protocol::startup`).
+    Server = 1,
+    /// Started by the kernel (`libipc::abi::initial`).
+    Init = 2,
+}
 
 /// What a program's first function may return.
 pub trait ExitStatus {
@@ -91,7 +103,7 @@ macro_rules! server_entry {
 
         #[cfg(target_os = "none")]
         extern "C" fn __begin(argument: u64) -> ! {
-            $crate::start::set_server();
+            $crate::start::set_role($crate::start::Role::Server);
             $run(argument)
         }
 
@@ -122,14 +134,18 @@ pub unsafe fn set_initial_stack(stack: *mut u64) {
     INITIAL_STACK.store(stack, Ordering::Relaxed);
 }
 
-/// Records that this is a server: panics go to the kernel's log.
-pub fn set_server() {
-    SERVER.store(1, Ordering::Relaxed);
+/// Says what kind of program this is; [`entry!`](crate::entry) and its sibling do.
+pub fn set_role(role: Role) {
+    ROLE.store(role as u8, Ordering::Relaxed);
 }
 
-/// True in a server: there is no process, and no standard streams.
-pub fn is_server() -> bool {
-    SERVER.load(Ordering::Relaxed) != 0
+/// What kind of program this is.
+pub fn role() -> Role {
+    match ROLE.load(Ordering::Relaxed) {
+        1 => Role::Server,
+        2 => Role::Init,
+        _ => Role::Program,
+    }
 }
 
 /// Strings behind a list of pointers that a null ends.
