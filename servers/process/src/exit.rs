@@ -7,8 +7,11 @@ use libipc::protocol::process::Errno;
 
 use crate::machine::Late;
 use crate::model::*;
-use crate::signal::SIGCHLD;
+use crate::signal::{LAST, SIGCHLD};
 use crate::{Machine, ProcessServer};
+
+/// Exit signals from here on are none.
+const NO_SIGNAL: u32 = LAST + 1;
 
 /// How a process ended, in the words of those who may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +137,7 @@ impl ProcessServer {
         // LX-EXIT-11: an odd signal is not for a parent that has become another program.
         let odd = process.parent_execs != self.processes[parent].execs;
         let signal = match process.exit_signal {
-            0 => 0,
+            0 | NO_SIGNAL.. => 0, // LX-CLONE-27
             _ if odd => SIGCHLD,
             signal => signal,
         };

@@ -260,9 +260,7 @@ impl ProcessServer {
         let Some(thread) = parts.thread else {
             unreachable!("an exec has a thread");
         };
-        if let Some((_, reply)) = self.threads[caller].owed.take() {
-            machine.close(reply);
-        }
+        let reply = self.threads[caller].owed.take().map(|(_, reply)| reply);
         let record = &mut self.processes[process];
         record.exec = None;
         record.name = name;
@@ -274,6 +272,9 @@ impl ProcessServer {
         // This is also where a vfork parent is released: what closes on exec is closed already.
         while let Some(old) = self.processes[process].threads.first() {
             self.end_thread(machine, old, 0);
+        }
+        if let Some(reply) = reply {
+            machine.close(reply);
         }
         if let Some(memory) = old_memory {
             self.drop_memory(machine, memory);

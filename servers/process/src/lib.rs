@@ -117,31 +117,41 @@ impl ProcessServer {
             })
             .map_err(|_| ROOM)?;
         let record = self.threads.insert(Thread::default()).map_err(|_| ROOM)?;
-        if let Err(error) = machine.set_label(thread, record.bits()) {
-            self.threads.remove(record);
-            self.groups.remove(group);
-            return Err(machine::errno(error));
-        }
-        // The first records of an empty server: nothing below can lack room for more than the
-        // server's start, so a failure is the machine's, not the caller's.
-        let started = self.first_processes(group, record, [thread, space, files, fs]);
-        started.ok_or(ROOM)
+        // Init's own private table stays its own; threads that it makes get an ordinary one.
+        let private = machine.private_table(space).and_then(|private| {
+            match machine.set_label(thread, record.bits()) {
+                Ok(()) => Ok(private),
+                Err(error) => {
+                    machine.close(private);
+                    Err(error)
+                }
+            }
+        });
+        let memory = match private {
+            Ok(private) => Memory {
+                space,
+                private,
+                users: 1,
+            },
+            Err(error) => {
+                self.threads.remove(record);
+                self.groups.remove(group);
+                return Err(machine::errno(error));
+            }
+        };
+        // The first records of an empty server: for want of this much the server cannot run at all.
+        let identity = self.first_processes(group, record, memory, [thread, files, fs]);
+        Ok(identity.expect("there is memory for the first records"))
     }
 
     fn first_processes(
         &mut self,
         group: GroupId,
         thread: ThreadId,
-        [handle, space, files, fs]: [Handle; 4],
+        memory: Memory,
+        [handle, files, fs]: [Handle; 3],
     ) -> Option<Identity> {
-        let memory = self
-            .memories
-            .insert(Memory {
-                space,
-                private: Handle::NONE,
-                users: 1,
-            })
-            .ok()?;
+        let memory = self.memories.insert(memory).ok()?;
         let files = self.new_table(files).ok()?;
         let fs = self.new_table(fs).ok()?;
         let dispositions = self.new_dispositions(0).ok()?;
