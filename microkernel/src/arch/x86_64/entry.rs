@@ -81,7 +81,7 @@ const _: () = {
 };
 
 /// Where SYSCALL enters: rcx is the program's rip, r11 its flags, and nothing
-/// else has changed, not even the stack.
+/// else has changed, not even the stack. The way back of all entries is its end.
 ///
 /// # Safety
 /// Only the CPU enters here.
@@ -100,28 +100,10 @@ pub unsafe extern "C" fn syscall() {
         "mov rsp, gs:[{stack}]",
         "mov [rdi + {rsp}], rax",
         "call {handler}",
-        "jmp {leave}",
-        scratch = const percpu::SCRATCH,
-        context = const percpu::CONTEXT,
-        stack = const percpu::STACK,
-        rip = const offsets::RIP,
-        flags = const offsets::FLAGS,
-        entry = const offsets::ENTRY,
-        rsp = const offsets::RSP,
-        by_syscall = const ENTRY_SYSCALL,
-        handler = sym door::on_syscall,
-        leave = sym leave,
-    )
-}
-
-/// Back to the program whose context is in rax.
-///
-/// # Safety
-/// Entered by jumps only, with interrupts off, on any kernel stack. The context
-/// keeps the invariant of [`Context`].
-#[unsafe(naked)]
-unsafe extern "C" fn leave() -> ! {
-    naked_asm!(
+        // Back to the program whose context is in rax. The other entries jump
+        // here, on any kernel stack, with interrupts off.
+        ".global leave_kernel",
+        "leave_kernel:",
         load_registers!(),
         "cmp dword ptr [rax + {entry}], {by_syscall}",
         "jne 2f",
@@ -141,13 +123,17 @@ unsafe extern "C" fn leave() -> ! {
         "mov rax, [rax]",
         "swapgs",
         "iretq",
-        entry = const offsets::ENTRY,
-        by_syscall = const ENTRY_SYSCALL,
+        scratch = const percpu::SCRATCH,
+        context = const percpu::CONTEXT,
+        stack = const percpu::STACK,
         rip = const offsets::RIP,
         flags = const offsets::FLAGS,
+        entry = const offsets::ENTRY,
         rsp = const offsets::RSP,
         rcx = const offsets::RCX,
         r11 = const offsets::R11,
+        by_syscall = const ENTRY_SYSCALL,
+        handler = sym door::on_syscall,
     )
 }
 
@@ -199,7 +185,7 @@ unsafe extern "C" fn common() {
         "mov rsp, gs:[{stack}]",
         "cld",
         "call {handler}",
-        "jmp {leave}",
+        "jmp leave_kernel",
         cs = const offsets::CS - offsets::ENTRY,
         entry = const offsets::ENTRY,
         first_interrupt = const FIRST_INTERRUPT,
@@ -207,7 +193,6 @@ unsafe extern "C" fn common() {
         store = sym store,
         fatal = sym fatal,
         handler = sym door::on_wake,
-        leave = sym leave,
     )
 }
 
@@ -228,12 +213,11 @@ unsafe extern "C" fn store() {
         "push 2",
         "popfq",
         "call {handler}",
-        "jmp {leave}",
+        "jmp leave_kernel",
         rcx = const offsets::RCX,
         r11 = const offsets::R11,
         stack = const percpu::STACK,
         handler = sym door::on_vector,
-        leave = sym leave,
     )
 }
 
@@ -371,8 +355,8 @@ unsafe extern "C" fn fatal() {
 /// GS is the kernel's, interrupts are off, and `context` keeps the invariant of
 /// [`Context`]. Everything on the current stack is given up.
 pub unsafe fn resume(context: *mut Context) -> ! {
-    // SAFETY: `leave` wants just this, by the caller's word.
-    unsafe { asm!("jmp {leave}", leave = sym leave, in("rax") context, options(noreturn)) }
+    // SAFETY: `leave_kernel` wants just this, by the caller's word.
+    unsafe { asm!("jmp leave_kernel", in("rax") context, options(noreturn)) }
 }
 
 /// Sleeps until an interrupt, which starts at the top of the kernel's stack.

@@ -87,11 +87,12 @@ impl Fpu {
         }
     }
 
-    /// Stores the state in an area.
+    /// Stores the state in an area, whether FPU instructions are allowed or not.
     ///
     /// # Safety
     /// `area` is a page that can be written.
     pub unsafe fn save(&mut self, area: *mut u8) {
+        let before = self.allowed;
         self.allow(true);
         // SAFETY: by the caller's word, and the state is at most a page.
         unsafe {
@@ -104,13 +105,15 @@ impl Fpu {
                 None => asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)),
             }
         }
+        self.allow(before);
     }
 
-    /// Loads the state from an area.
+    /// Loads the state from an area, whether FPU instructions are allowed or not.
     ///
     /// # Safety
     /// `area` is a page that holds what [`Fpu::reset`] or [`Fpu::save`] left there.
     pub unsafe fn load(&mut self, area: *const u8) {
+        let before = self.allowed;
         self.allow(true);
         // SAFETY: by the caller's word nothing in it can raise an exception.
         unsafe {
@@ -125,5 +128,6 @@ impl Fpu {
                 }
             }
         }
+        self.allow(before);
     }
 }
