@@ -275,6 +275,19 @@ impl Entry {
         self.0 & HARDWARE_WRITE != 0
     }
 
+    /// Whether instructions may be fetched, as far as this entry goes.
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) const fn is_executable(self) -> bool {
+        self.0 & NO_EXECUTE == 0
+    }
+
+    /// Whether the hardware has nothing to write into a present entry, and lets
+    /// user code through it.
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) const fn is_quiet(self, leaf: bool) -> bool {
+        self.0 & (USER | ACCESSED) == USER | ACCESSED && (!leaf || self.0 & DIRTY != 0)
+    }
+
     /// Whether the hardware may do through this entry what it may not through
     /// `new`.
     pub(super) const fn permits_more_than(self, new: Entry) -> bool {

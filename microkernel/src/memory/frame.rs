@@ -130,6 +130,16 @@ pub(super) struct FreeList {
 
 impl FreeList {
     pub(super) const EMPTY: FreeList = FreeList { head: 0, tail: 0 };
+
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) fn iter(&self, records: &[FrameRecord]) -> impl Iterator<Item = Frame> {
+        let mut next = self.head;
+        core::iter::from_fn(move || {
+            let frame = (next != 0).then_some(Frame(next))?;
+            next = records[next as usize].link as u32;
+            Some(frame)
+        })
+    }
 }
 
 /// Frames that nobody holds any more but that a CPU may still remember.

@@ -1,4 +1,4 @@
-//! Mapping, unmapping and protecting ranges of a space.
+//! Mapping and unmapping ranges of a space, and listing them.
 //!
 //! A range is written with the largest entries that fit it, so demand-zero
 //! memory and windows of any size cost a few entries at each end. Work that
@@ -52,7 +52,7 @@ pub(super) fn user_range(address: u64, pages: u64) -> Result<Range<u64>, Error> 
 /// # Errors
 ///
 /// `InvalidArgument` for write and execute together.
-fn check_protection(protection: Protection) -> Result<(), Error> {
+pub(super) fn check_protection(protection: Protection) -> Result<(), Error> {
     if protection.contains(Protection::WRITE.union(Protection::EXECUTE)) {
         return Err(Error::InvalidArgument);
     }
@@ -61,7 +61,7 @@ fn check_protection(protection: Protection) -> Result<(), Error> {
 
 /// Where the entry of this level ends that `at` goes through, or the range.
 #[inline]
-fn slot_end(at: u64, level: u8, end: u64) -> u64 {
+pub(super) fn slot_end(at: u64, level: u8, end: u64) -> u64 {
     ((at & !(span(level) - 1)) + span(level)).min(end)
 }
 
@@ -103,6 +103,7 @@ impl<M: Machine> Memory<M> {
     /// As [`Memory::map_anonymous`], `AccessDenied` if `protection` is more than
     /// `limit`, and `InvalidArgument` if a frame is pool memory or has no number.
     /// What earlier steps mapped stays.
+    #[expect(clippy::too_many_arguments, reason = "a place, a source and its terms")]
     pub fn map_physical(
         &mut self,
         space: Ref<Space>,
@@ -172,42 +173,6 @@ impl<M: Machine> Memory<M> {
         result.map(|reached| progress(reached, range.end))
     }
 
-    /// Changes what the mapped pages of the range permit. Call again with the
-    /// rest of the range while the answer is `More`.
-    ///
-    /// # Errors
-    ///
-    /// `BadAddress` if a page is not mapped, `AccessDenied` if one may not be
-    /// given this permission, `NoMemory` if a table has to be split or copied
-    /// first and the pool cannot pay, `InvalidArgument` and `Gone` as
-    /// [`Memory::map_anonymous`]. Each step checks all its pages before it
-    /// changes the first; earlier steps stay done.
-    pub fn protect(
-        &mut self,
-        space: Ref<Space>,
-        address: u64,
-        pages: u64,
-        protection: Protection,
-    ) -> Result<Progress, Error> {
-        let range = user_range(address, pages)?;
-        check_protection(protection)?;
-        let root = self.living_root(space)?;
-        let mut budget = STEP_LINES;
-        let checked = self.check_in(root, ROOT_LEVEL, range.clone(), protection, &mut budget)?;
-        let mut step = Step::new();
-        let start = range.start;
-        let result = self.protect_in(
-            space,
-            root,
-            ROOT_LEVEL,
-            start..checked,
-            protection,
-            &mut step,
-        );
-        self.flush(space, step.stale);
-        result.map(|()| progress(checked, range.end))
-    }
-
     /// The first mapped run at or above `address`: its start and its length in
     /// pages; `None` if nothing is mapped there. A long run may be cut off, its
     /// rest is the next run.
@@ -223,7 +188,7 @@ impl<M: Machine> Memory<M> {
         run.map(|run| (run.start, (run.end - run.start) / PAGE_SIZE))
     }
 
-    fn living_root(&self, space: Ref<Space>) -> Result<Frame, Error> {
+    pub(super) fn living_root(&self, space: Ref<Space>) -> Result<Frame, Error> {
         self.get(space).root().ok_or(Error::Gone)
     }
 
@@ -472,108 +437,6 @@ impl<M: Machine> Memory<M> {
         range.end
     }
 
-    /// Checks that all of the range is mapped and may be given `protection`, as
-    /// far as the budget goes; returns how far that is.
-    fn check_in(
-        &self,
-        in_table: Frame,
-        level: u8,
-        range: Range<u64>,
-        protection: Protection,
-        budget: &mut u32,
-    ) -> Result<u64, Error> {
-        let mut at = range.start;
-        while at < range.end {
-            if level > 1 || at.is_multiple_of(8 * PAGE_SIZE) {
-                if *budget == 0 {
-                    return Ok(at);
-                }
-                *budget -= 1;
-            }
-            let next = slot_end(at, level, range.end);
-            let entry = self.entry(in_table, index(at, level));
-            if entry.is_absent() {
-                return Err(Error::BadAddress);
-            } else if entry.is_table() {
-                let reached =
-                    self.check_in(entry.frame(), level - 1, at..next, protection, budget)?;
-                if reached < next {
-                    return Ok(reached);
-                }
-            } else if !entry.limit().contains(protection) {
-                return Err(Error::AccessDenied);
-            }
-            at = next;
-        }
-        Ok(range.end)
-    }
-
-    fn protect_in(
-        &mut self,
-        space: Ref<Space>,
-        in_table: Frame,
-        level: u8,
-        range: Range<u64>,
-        protection: Protection,
-        step: &mut Step,
-    ) -> Result<(), Error> {
-        let mut at = range.start;
-        while at < range.end {
-            let next = slot_end(at, level, range.end);
-            let index = index(at, level);
-            let mut entry = self.entry(in_table, index);
-            if !entry.is_table() && next - at == span(level) {
-                self.protect_entry(space, in_table, index, at, protection, step);
-                at = next;
-                continue;
-            }
-            if !entry.is_table() {
-                let place = Place {
-                    table: in_table,
-                    index,
-                    level,
-                    entry,
-                };
-                entry = Entry::table(self.split(space, place)?, true);
-            } else if !entry.is_writable() {
-                entry = self.own_table(space, in_table, index, entry, at)?;
-            }
-            self.protect_in(space, entry.frame(), level - 1, at..next, protection, step)?;
-            at = next;
-        }
-        Ok(())
-    }
-
-    fn protect_entry(
-        &mut self,
-        space: Ref<Space>,
-        in_table: Frame,
-        index: usize,
-        address: u64,
-        protection: Protection,
-        step: &mut Step,
-    ) {
-        let old = self.entry(in_table, index);
-        let mut new = old.with_protection(protection);
-        if old.kind() == Kind::Private {
-            let record = self.record(old.frame());
-            let pool = self.get(space).pool();
-            // Spares the write fault that would take the page back; where that
-            // has something to do, it is left to it.
-            let own = old.is_writable()
-                || (record.count() == 1
-                    && record.kind() != FrameKind::Foreign
-                    && record.pool() == Some(pool));
-            if own {
-                new = new.unmasked();
-            }
-        }
-        if old.permits_more_than(new) {
-            step.stale.add(address);
-        }
-        self.set_entry(in_table, index, new);
-    }
-
     /// Adds what is mapped in `range` to `run`; returns whether it may go on.
     fn run_in(
         &self,
@@ -615,13 +478,13 @@ impl<M: Machine> Memory<M> {
 }
 
 /// What one step may still do, and what it has to flush.
-struct Step {
+pub(super) struct Step {
     budget: u32,
-    stale: Stale,
+    pub(super) stale: Stale,
 }
 
 impl Step {
-    fn new() -> Step {
+    pub(super) fn new() -> Step {
         Step {
             budget: STEP_LINES,
             stale: Stale::Nothing,
@@ -636,7 +499,7 @@ impl Step {
     }
 }
 
-fn progress(reached: u64, end: u64) -> Progress {
+pub(super) fn progress(reached: u64, end: u64) -> Progress {
     if reached == end {
         Progress::Done
     } else {

@@ -10,15 +10,20 @@
 //! what the records say is what the pools say.
 
 mod access;
+#[cfg(any(test, feature = "fake"))]
+mod audit;
 mod entry;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod frame;
 mod map;
 mod pool;
+mod protect;
 mod resolve;
 mod space;
 mod store;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod window;
 

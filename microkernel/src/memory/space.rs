@@ -83,6 +83,12 @@ impl Space {
         self.root.is_none() && self.remains.is_none()
     }
 
+    /// The root, also of a space whose end is not done.
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) fn any_root(&self) -> Option<Frame> {
+        self.root.or(self.remains)
+    }
+
     #[inline]
     pub(super) fn root(&self) -> Option<Frame> {
         self.root

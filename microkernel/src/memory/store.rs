@@ -234,7 +234,7 @@ impl Cursor {
     /// Begins the next list and says which it is: a kind, and whether full.
     fn next_list(&mut self) -> Option<(ObjectKind, bool)> {
         let kind = *ObjectKind::ALL.get(self.lists as usize / 2)?;
-        let full = self.lists % 2 != 0;
+        let full = !self.lists.is_multiple_of(2);
         self.lists += 1;
         Some((kind, full))
     }

@@ -39,7 +39,7 @@ pub struct Window {
     pages: u64,
     access: Protection,
     pager: Option<PagerRef>,
-    mappings: u64,
+    pub(super) mappings: u64,
     ended: bool,
 }
 
@@ -76,7 +76,7 @@ impl Window {
 /// One act of mapping a window.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
-    window: Ref<Window>,
+    pub(super) window: Ref<Window>,
     /// Added to an address in the mapping space gives the one in the source.
     delta: u64,
     pub(super) count: u32,
@@ -202,7 +202,8 @@ impl<M: Machine> Memory<M> {
         let mapping = Mapping {
             window,
             delta: there.wrapping_sub(address),
-            count: 0,
+            // Until it is mapped, so that taking back a part keeps it.
+            count: 1,
             mode: part.mode,
         };
         let pool = self.get(space).pool();
@@ -210,9 +211,7 @@ impl<M: Machine> Memory<M> {
         self.get_mut(window).mappings += 1;
         let link = Entry::link(mapping, part.protection, limit);
         let result = self.fill(space, range, Fill::Same(link));
-        if self.get(mapping).count == 0 {
-            self.forget_mapping(mapping);
-        }
+        self.mapping_drop(mapping);
         result
     }
 
