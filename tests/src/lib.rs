@@ -11,12 +11,14 @@ extern crate std;
 pub mod harness;
 pub mod mail;
 pub mod random;
+pub mod space;
 pub mod twin;
 pub mod worker;
 
 pub use harness::{Failure, Outcome};
 pub use mail::Mail;
 pub use random::Random;
+pub use space::Space;
 pub use twin::Twin;
 pub use worker::Worker;
 

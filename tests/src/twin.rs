@@ -45,10 +45,15 @@ pub struct Twin {
 impl Twin {
     /// A space with nothing but a code and a stack page.
     pub fn new() -> Result<Twin, Error> {
+        Twin::in_pool(slots::POOL)
+    }
+
+    /// A twin whose space is paid for by `pool`.
+    pub fn in_pool(pool: Handle) -> Result<Twin, Error> {
         let handler = syscall::endpoint_create(slots::POOL, 0)?;
         let pager = syscall::cap_derive(handler, slots::POOL, PAGER_BADGE, Access::all())?;
         let exceptions = syscall::cap_derive(handler, slots::POOL, EXCEPTION_BADGE, Access::all())?;
-        let space = syscall::space_create(slots::POOL, pager)?;
+        let space = syscall::space_create(pool, pager)?;
         syscall::cap_close(pager)?;
         let code = Mapping::anonymous(1)?;
         let window = code.make_window(Access::READ | Access::EXECUTE)?;
@@ -69,6 +74,16 @@ impl Twin {
     /// The space.
     pub fn space(&self) -> Handle {
         self.space
+    }
+
+    /// Maps demand-zero pages for reading and writing.
+    pub fn map(&self, address: u64, pages: u64) -> Result<(), Error> {
+        syscall::space_map(
+            self.space,
+            address,
+            pages,
+            Protection::READ | Protection::WRITE,
+        )
     }
 
     /// The thread of the last [`start`](Twin::start).
