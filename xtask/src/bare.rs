@@ -23,6 +23,8 @@ const COMMON_FLAGS: &str = "-C linker=ld -C linker-flavor=ld -C force-frame-poin
 
 /// The kernel lives in the topmost 2 GiB.
 const KERNEL_FLAGS: &str = "-C relocation-model=static -C code-model=kernel";
+/// The kernel's binary.
+const KERNEL: &str = "mitosis";
 const KERNEL_SCRIPT: &str = "microkernel/kernel.ld";
 
 /// Native code runs anywhere: it may share a space with others' low addresses. The code model stays
@@ -57,79 +59,129 @@ struct Binary {
     name: String,
 }
 
+/// How much a debugger will know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Debug {
+    /// Which line an instruction belongs to, as the workspace's profile says.
+    Lines,
+    /// Types and variables too.
+    Full,
+}
+
 /// Builds all of it; takes about a second when nothing changed.
 pub fn build() -> Result<System> {
+    build_with(Debug::Lines)
+}
+
+/// Builds all of it with this much debug information. Each kind has its own
+/// folders, so that changing between them builds nothing anew.
+pub fn build_with(debug: Debug) -> Result<System> {
     packages::require(&[BINUTILS])?;
     let toolchain = Toolchain::find()?;
-    let kernel = build_kernel(&toolchain)?;
-    let programs = build_programs(&toolchain)?;
-    Ok(System { kernel, programs })
-}
-
-fn build_kernel(toolchain: &Toolchain) -> Result<PathBuf> {
-    let folder = workspace::output().join("kernel");
-    forget_outputs_older_than_script(&folder, KERNEL_SCRIPT, &["mitosis".into()])?;
-    let mut command = toolchain.cargo_build();
-    command.args(["--package", "microkernel", "--bin", "mitosis"]);
-    cargo(
-        &mut command,
-        &folder,
-        KERNEL_FLAGS,
-        KERNEL_SCRIPT,
-        "building the kernel",
-    )?;
-    Ok(folder.join(TARGET).join("release/mitosis"))
-}
-
-fn build_programs(toolchain: &Toolchain) -> Result<Vec<Built>> {
-    let folder = workspace::output().join("native");
     let binaries = native_binaries()?;
-    let names: Vec<String> = binaries.iter().map(|binary| binary.name.clone()).collect();
-    forget_outputs_older_than_script(&folder, NATIVE_SCRIPT, &names)?;
-    let mut command = toolchain.cargo_build();
-    command.arg("--bins");
+    let mut kernel = kernel_build(&toolchain, debug)?;
+    let mut programs = program_build(&toolchain, debug, &binaries)?;
+    kernel.run()?;
+    programs.run()?;
+    let release = programs.release();
+    let built = binaries.into_iter().map(|binary| Built {
+        name: archive_name(&binary.package, &binary.name),
+        path: release.join(&binary.name),
+    });
+    Ok(System {
+        kernel: kernel.release().join(KERNEL),
+        programs: built.collect(),
+    })
+}
+
+/// Builds all of it and gives the compiler's warnings, which cargo repeats even
+/// when nothing changed.
+pub fn warnings() -> Result<Vec<String>> {
+    let toolchain = Toolchain::find()?;
+    let mut warnings = Vec::new();
+    for mut build in [
+        kernel_build(&toolchain, Debug::Lines)?,
+        program_build(&toolchain, Debug::Lines, &native_binaries()?)?,
+    ] {
+        let output = build.command.args(["--message-format", "short"]).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            bail!("{} failed:\n{text}", build.what);
+        }
+        let found = text.lines().filter(|line| line.contains(": warning: "));
+        warnings.extend(found.map(str::to_owned));
+    }
+    Ok(warnings)
+}
+
+/// A call of cargo that is about to be made.
+struct Build {
+    command: Command,
+    folder: PathBuf,
+    what: &'static str,
+}
+
+impl Build {
+    fn new(toolchain: &Toolchain, name: &str, debug: Debug, what: &'static str) -> Self {
+        let mut command = toolchain.cargo_build();
+        let mut folder = workspace::output().join(name);
+        if debug == Debug::Full {
+            folder.as_mut_os_string().push("-debug");
+            command.env("CARGO_PROFILE_RELEASE_DEBUG", "full");
+        }
+        command.env("CARGO_TARGET_DIR", &folder).arg("--quiet");
+        Self {
+            command,
+            folder,
+            what,
+        }
+    }
+
+    /// Sets the flags for the compiler and the linker script.
+    fn flags(&mut self, flags: &str, script: &str, binaries: &[&str]) -> Result<()> {
+        let script = workspace::root().join(script);
+        forget_outputs_older_than(&script, &self.release(), binaries)?;
+        // A space could be part of the path; cargo's own separator cannot.
+        let flags: Vec<String> = format!("{COMMON_FLAGS} {flags}")
+            .split_whitespace()
+            .map(str::to_owned)
+            .chain(["-C".to_owned(), format!("link-arg=-T{}", script.display())])
+            .collect();
+        self.command
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<()> {
+        succeed(&mut self.command, self.what)
+    }
+
+    /// Where the finished files are.
+    fn release(&self) -> PathBuf {
+        self.folder.join(TARGET).join("release")
+    }
+}
+
+fn kernel_build(toolchain: &Toolchain, debug: Debug) -> Result<Build> {
+    let mut build = Build::new(toolchain, "kernel", debug, "building the kernel");
+    build.flags(KERNEL_FLAGS, KERNEL_SCRIPT, &[KERNEL])?;
+    build
+        .command
+        .args(["--package", "microkernel", "--bin", KERNEL]);
+    Ok(build)
+}
+
+fn program_build(toolchain: &Toolchain, debug: Debug, binaries: &[Binary]) -> Result<Build> {
+    let mut build = Build::new(toolchain, "native", debug, "building the programs");
+    let names: Vec<&str> = binaries.iter().map(|binary| &*binary.name).collect();
+    build.flags(NATIVE_FLAGS, NATIVE_SCRIPT, &names)?;
+    build.command.arg("--bins");
     let mut packages: Vec<&str> = binaries.iter().map(|binary| &*binary.package).collect();
     packages.dedup();
     for package in packages {
-        command.args(["--package", package]);
+        build.command.args(["--package", package]);
     }
-    cargo(
-        &mut command,
-        &folder,
-        NATIVE_FLAGS,
-        NATIVE_SCRIPT,
-        "building the programs",
-    )?;
-    let release = folder.join(TARGET).join("release");
-    Ok(binaries
-        .into_iter()
-        .map(|binary| Built {
-            name: archive_name(&binary.package, &binary.name),
-            path: release.join(&binary.name),
-        })
-        .collect())
-}
-
-fn cargo(
-    command: &mut Command,
-    folder: &Path,
-    flags: &str,
-    script: &str,
-    what: &str,
-) -> Result<()> {
-    let script = workspace::root().join(script);
-    // Between flags, a space could be part of a path: cargo's own separator cannot.
-    let flags = format!("{COMMON_FLAGS} {flags}")
-        .split_whitespace()
-        .map(str::to_owned)
-        .chain(["-C".to_owned(), format!("link-arg=-T{}", script.display())])
-        .collect::<Vec<_>>()
-        .join("\x1f");
-    command
-        .env("CARGO_TARGET_DIR", folder)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        .arg("--quiet");
-    succeed(command, what)
+    Ok(build)
 }
 
 /// All binaries of the workspace that are native programs: those of init, the
@@ -208,24 +260,20 @@ fn order(package: &str) -> u8 {
 
 /// Cargo knows nothing of linker scripts: after a change of one, what was linked
 /// with it is removed, so that cargo links again.
-fn forget_outputs_older_than_script(folder: &Path, script: &str, names: &[String]) -> Result<()> {
-    let script = workspace::root().join(script);
-    let changed = modified(&script).with_context(|| format!("{} is missing", script.display()))?;
-    let release = folder.join(TARGET).join("release");
+fn forget_outputs_older_than(script: &Path, release: &Path, names: &[&str]) -> Result<()> {
+    let changed = modified(script).with_context(|| format!("{} is missing", script.display()))?;
     let Ok(entries) = std::fs::read_dir(release.join("deps")) else {
         return Ok(());
     };
     for entry in entries {
         let path = entry?.path();
-        let stem = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .replace('_', "-");
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Linked files are called `name-hash`, with underscores in the name.
         let is_output = path.extension().is_none()
-            && names.iter().any(|name| {
-                stem.strip_prefix(&name.replace('_', "-"))
-                    .is_some_and(|rest| rest.starts_with('-'))
+            && name.rsplit_once('-').is_some_and(|(stem, _)| {
+                names
+                    .iter()
+                    .any(|name| name.replace('-', "_") == stem.replace('-', "_"))
             });
         if is_output && modified(&path).is_some_and(|built| built < changed) {
             std::fs::remove_file(&path)?;

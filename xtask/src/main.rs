@@ -8,18 +8,22 @@ mod archive;
 mod bare;
 mod bench;
 mod channel;
+mod docs;
 mod exec;
+mod gdb;
 mod identify;
 mod iso;
 mod limine;
 mod packages;
 mod profile;
 mod qemu;
+mod references;
 mod run;
 mod scenarios;
 mod symbols;
 mod terminal;
 mod test;
+mod tidy;
 mod toolchain;
 mod workspace;
 
@@ -54,6 +58,12 @@ enum Command {
     Test(test::Options),
     /// Make an ISO image that boots under BIOS and UEFI
     Iso(iso::Options),
+    /// Boot under the debugger, stopped at the first instruction
+    Gdb(gdb::Options),
+    /// Look for what is not formatted, warned about, or leads nowhere
+    Tidy,
+    /// Make the pages of docs/ that come from libipc's tables
+    Docs,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +75,9 @@ fn main() -> ExitCode {
         Command::Profile(options) => profile::run(&options),
         Command::Test(options) => test::test(&options),
         Command::Iso(options) => iso::iso(&options),
+        Command::Gdb(options) => gdb::gdb(&options),
+        Command::Tidy => tidy::tidy(),
+        Command::Docs => docs::write(),
     };
     match result {
         Ok(code) => code,
