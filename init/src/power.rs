@@ -30,10 +30,7 @@ pub fn table_bytes(start: &[u8]) -> Option<usize> {
 pub fn soft_off_types(dsdt: &[u8]) -> Option<[u8; 2]> {
     (0..dsdt.len()).find_map(|at| {
         let before = dsdt.get(..at)?;
-        let named = match before {
-            [.., NAME_OP] | [.., NAME_OP, ROOT_CHARACTER] => true,
-            _ => false,
-        };
+        let named = matches!(before, [.., NAME_OP] | [.., NAME_OP, ROOT_CHARACTER]);
         let body = dsdt.get(at..)?.strip_prefix(b"_S5_")?;
         named.then(|| package(body)).flatten()
     })
