@@ -207,32 +207,54 @@ fn start_pit() -> impl Fn() -> u32 {
     }
 }
 
+/// What the three counters show at one time.
+struct Sample {
+    known: u32,
+    tsc: u64,
+    apic: u32,
+}
+
 /// Measures against a counter of known pace that counts up.
+///
+/// All samples are taken by the same code. An emulator translates code when it
+/// first runs, which would otherwise fall into the time that is measured.
 fn against(apic: &mut LocalApic, pace: u64, mask: u32, counter: impl Fn() -> u32) -> Paces {
+    /// So often may the known counter be found where it was.
+    const PATIENCE: u32 = 10_000_000;
     let enough = (pace * MEASURE_NS / NS_PER_SECOND) as u32;
-    let wait_for_tick = |from: u32| {
-        for _ in 0..10_000_000 {
-            let now = counter();
-            if now != from {
-                return now;
-            }
-        }
-        panic!("this machine has no clock: HPET, ACPI timer or PIT stand still");
-    };
     apic.count_down(u32::MAX);
-    let start = wait_for_tick(counter());
-    let (tsc_start, count_start) = (tsc(), apic.count());
-    let mut now = start;
-    while now.wrapping_sub(start) & mask < enough {
-        now = wait_for_tick(now);
-    }
-    let (tsc_end, count_end) = (tsc(), apic.count());
+    let mut first: Option<Sample> = None;
+    let mut before = counter();
+    let mut still = 0;
+    let (first, last) = loop {
+        let sample = Sample {
+            known: counter(),
+            tsc: tsc(),
+            apic: apic.count(),
+        };
+        still = if sample.known == before { still + 1 } else { 0 };
+        assert!(
+            still < PATIENCE,
+            "this machine has no clock: HPET, ACPI timer or PIT stand still"
+        );
+        if sample.known == before {
+            continue;
+        }
+        before = sample.known;
+        first = match first {
+            Some(first) if sample.known.wrapping_sub(first.known) & mask >= enough => {
+                break (first, sample);
+            }
+            None => Some(sample),
+            first => first,
+        };
+    };
     apic.count_down(0);
-    let ticks = u64::from(now.wrapping_sub(start) & mask);
+    let ticks = u64::from(last.known.wrapping_sub(first.known) & mask);
     let per_second =
         |count: u64| (u128::from(count) * u128::from(pace) / u128::from(ticks)).max(1) as u64;
     Paces {
-        tsc: per_second(tsc_end - tsc_start),
-        apic: per_second(u64::from(count_start - count_end)),
+        tsc: per_second(last.tsc - first.tsc),
+        apic: per_second(u64::from(first.apic - last.apic)),
     }
 }
