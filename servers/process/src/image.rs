@@ -173,7 +173,8 @@ impl ProcessServer {
             }
         };
         // A signal that came before the commit may have ended it by now.
-        if self.threads.get(thread).is_none() {
+        let alive = |thread: &Thread| thread.role == Role::Member(process);
+        if !self.threads.get(thread).is_some_and(alive) {
             return Ok(());
         }
         if let Some(memory) = self.processes[process].memory {

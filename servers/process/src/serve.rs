@@ -47,11 +47,11 @@ impl ProcessServer {
         }
     }
 
-    /// The answer to a call that may have ended its caller.
-    fn unless_gone<T>(&self, caller: &Caller, value: T) -> Reply<T> {
-        match self.caller(caller.label) {
-            Some(_) => Ok(Answer::Now(value)),
-            None => Ok(Answer::Later),
+    /// The answer to a call that may have ended its caller, who was `before`.
+    fn unless_gone(&self, caller: &Caller, before: Option<(ThreadId, ProcessId)>) -> Reply<()> {
+        match before.is_some() && self.caller(caller.label).is_none() {
+            true => Ok(Answer::Later),
+            false => Ok(Answer::Now(())),
         }
     }
 }
@@ -143,9 +143,9 @@ impl<M: Machine> Server<M> for ProcessServer {
         pid: i32,
         signal: u32,
     ) -> Reply<()> {
-        let (_, process) = self.client(caller, access::SELF)?;
-        ProcessServer::kill(self, machine, process, pid, signal).map_err(linux_error)?;
-        self.unless_gone(caller, ())
+        let client = self.client(caller, access::SELF)?;
+        ProcessServer::kill(self, machine, client.1, pid, signal).map_err(linux_error)?;
+        self.unless_gone(caller, Some(client))
     }
 
     fn set_tid_address<'m>(
@@ -239,8 +239,10 @@ impl<M: Machine> Server<M> for ProcessServer {
         caller: &mut Caller,
         code: u32,
     ) -> Reply<()> {
+        // Whoever holds the handle may use it, a thread of no process too.
+        let before = self.caller(caller.label);
         self.terminate(machine, (caller.badge, caller.access), code)?;
-        self.unless_gone(caller, ())
+        self.unless_gone(caller, before)
     }
 
     fn exit_code<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<u32> {

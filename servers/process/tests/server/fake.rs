@@ -109,17 +109,6 @@ impl Fake {
         })
     }
 
-    /// Labels of the threads that run the loader.
-    pub fn loaders(&self) -> Vec<u64> {
-        self.objects
-            .values()
-            .filter_map(|object| match object {
-                Object::Thread(thread) if thread.in_loader => Some(thread.label),
-                _ => None,
-            })
-            .collect()
-    }
-
     pub fn words(&mut self, space: Handle) -> &mut BTreeMap<u64, u32> {
         match self.object(space) {
             Object::Space { words, .. } => words,
@@ -142,16 +131,6 @@ impl Fake {
             }] += 1;
         }
         census
-    }
-
-    pub fn handle_of(&self, label: u64) -> Handle {
-        self.objects
-            .iter()
-            .find_map(|(handle, object)| match object {
-                Object::Thread(thread) if thread.label == label => Some(Handle(*handle)),
-                _ => None,
-            })
-            .expect("the thread lives")
     }
 
     fn new_thread(

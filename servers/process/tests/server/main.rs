@@ -5,3 +5,6 @@ mod fake;
 mod world;
 
 mod clone_rules;
+mod life_rules;
+mod wait_rules;
+mod win32_rules;
