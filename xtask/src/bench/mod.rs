@@ -4,14 +4,14 @@
 //! emulated machine ([`machine`]), in which an instruction takes a nanosecond of every clock. A QEMU plugin
 //! ([`counter`]) counts apart what the number of instructions hides.
 
-mod cases;
+pub mod cases;
 pub mod counter;
-mod figures;
+pub mod figures;
 mod linux;
-mod machine;
+pub mod machine;
 pub mod mitosis;
 pub mod output;
-mod page;
+pub mod page;
 mod plot;
 pub mod table;
 

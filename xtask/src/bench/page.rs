@@ -43,6 +43,15 @@ pub fn write(figures: &Figures) -> Result<()> {
     Ok(())
 }
 
+/// The figures that were written last, if there are any.
+pub fn figures() -> Result<Option<Figures>> {
+    match std::fs::read_to_string(workspace::root().join(JSON)) {
+        Ok(text) => Figures::from_json(&serde_json::from_str(&text)?).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {JSON}")),
+    }
+}
+
 fn fork_plot(figures: &Figures) -> String {
     let points = |figure: fn(&Row) -> Option<f64>| {
         FORKS
@@ -156,10 +165,9 @@ mod tests {
     fn the_page_in_the_repository_is_made_of_the_figures_beside_it() {
         let read = |path: &str| std::fs::read_to_string(workspace::root().join(path));
         // Before the first measurement there is neither.
-        let Ok(json) = read(JSON) else {
+        let Some(figures) = super::figures().unwrap() else {
             return;
         };
-        let figures = Figures::from_json(&serde_json::from_str(&json).unwrap()).unwrap();
         assert_eq!(read(PAGE).unwrap(), page(&figures));
         assert_eq!(read(PLOT).unwrap(), fork_plot(&figures));
     }

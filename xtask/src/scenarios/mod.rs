@@ -7,6 +7,7 @@ mod boot;
 mod exec;
 mod machines;
 mod panic;
+mod performance;
 mod programs;
 mod shell;
 
@@ -34,6 +35,7 @@ pub struct Scenario {
 /// All scenarios, the long ones first, so that no emulator is idle in the end.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     [
+        performance::SCENARIOS,
         boot::SCENARIOS,
         machines::SCENARIOS,
         exec::SCENARIOS,
