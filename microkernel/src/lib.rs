@@ -4,6 +4,8 @@
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 pub mod boot;
+pub mod cap;
 pub mod machine;
 pub mod memory;
 pub mod object;
+pub mod sched;

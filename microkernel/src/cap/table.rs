@@ -1,0 +1,637 @@
+//! Capability tables: a persistent radix tree of slot pages.
+//!
+//! A slot page holds 256 slots, an inner page 512 references to pages of the level below; a table
+//! is a root of level 0 to 2. Copying a table adds one to its root page's count; a write first
+//! copies the shared pages on its path (*unsharing*), which is when the nodes count the new slots.
+//!
+//! Each page's 64-bit line word says where it is full: for a slot page a bit for four used slots,
+//! for an inner page a bit for eight children that are all full. So the lowest free slot not below
+//! a number is found by looking at no more than a few words a level.
+//!
+//! Invariant: a page is reachable from as many places as its count says; a node's count of slots
+//! includes the used slots of each page once.
+
+use super::slot::{Slot, SlotName};
+use super::{Node, Nodes};
+use crate::machine::Machine;
+use crate::memory::{Frame, FrameKind, Memory, Object, ObjectKind, Pool, Ref};
+use libipc::abi::{Error, SlotFlags};
+
+/// Slots in a slot page.
+const SLOTS: u32 = 256;
+/// Children of an inner page.
+const CHILDREN: u32 = 512;
+/// The level of the largest root.
+const TOP_LEVEL: u8 = 2;
+/// One past the highest slot number.
+pub const CAPACITY: u32 = span(TOP_LEVEL);
+/// A line word with every line full.
+const FULL: u64 = u64::MAX;
+
+/// How many slots a page of this level stands for.
+const fn span(level: u8) -> u32 {
+    SLOTS * CHILDREN.pow(level as u32)
+}
+
+type Page = [u64; 512];
+
+/// A capability table.
+pub struct CapTable {
+    root: Option<Frame>,
+    level: u8,
+    /// It is being emptied or has been.
+    ended: bool,
+    /// Capabilities and threads that refer to it.
+    holds: u32,
+    pool: Ref<Pool>,
+    /// The next table whose slots are to be closed.
+    pub(crate) next_ending: Option<Ref<CapTable>>,
+}
+
+impl Object for CapTable {
+    const KIND: ObjectKind = ObjectKind::CapTable;
+}
+
+impl CapTable {
+    /// Whether its slots have been or are being closed.
+    #[inline]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Marks it as ending; false if it was already.
+    pub(crate) fn end(&mut self) -> bool {
+        !core::mem::replace(&mut self.ended, true)
+    }
+
+    /// Capabilities and threads that refer to it.
+    pub(crate) fn holds_mut(&mut self) -> &mut u32 {
+        &mut self.holds
+    }
+
+    /// Who pays for its pages.
+    pub fn pool(&self) -> Ref<Pool> {
+        self.pool
+    }
+
+    fn capacity(&self) -> u32 {
+        match self.root {
+            Some(_) => span(self.level),
+            None => 0,
+        }
+    }
+}
+
+/// What `table_next` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A used slot with this number.
+    Used(u32, Slot),
+    /// Nothing yet: look on from here.
+    LookOn(u32),
+    /// There is none.
+    None,
+}
+
+/// How many pages one step looks at.
+const STEP_PAGES: u32 = 16;
+
+impl<M: Machine> Memory<M> {
+    /// Makes an empty table with one hold, the caller's.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if the pool cannot pay.
+    pub fn table_create(&mut self, pool: Ref<Pool>) -> Result<Ref<CapTable>, Error> {
+        let table = CapTable {
+            root: None,
+            level: 0,
+            ended: false,
+            holds: 1,
+            pool,
+            next_ending: None,
+        };
+        Ok(self.create(pool, table)?)
+    }
+
+    /// Makes a copy, which shares all pages with the original. It has one hold, the caller's.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if the pool cannot pay, `Exhausted` if a count is at its highest value.
+    pub fn table_copy(
+        &mut self,
+        table: Ref<CapTable>,
+        pool: Ref<Pool>,
+    ) -> Result<Ref<CapTable>, Error> {
+        let &CapTable { root, level, .. } = self.get(table);
+        if let Some(root) = root {
+            self.frame_bump(root)?;
+        }
+        let copy = CapTable {
+            root,
+            level,
+            ended: false,
+            holds: 1,
+            pool,
+            next_ending: None,
+        };
+        match self.create(pool, copy) {
+            Ok(copy) => Ok(copy),
+            Err(error) => {
+                if let Some(root) = root {
+                    self.frame_drop(root);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The slot with this number, if it is used.
+    #[inline]
+    pub fn table_get(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
+        let table = self.get(table);
+        let mut frame = table.root?;
+        if table.level > 0 || index >= SLOTS {
+            frame = self.slot_page(table, index)?;
+        }
+        let at = (index % SLOTS) as usize * 2;
+        let page = self.page::<Page>(frame);
+        Slot::from_words([page[at], page[at + 1]])
+    }
+
+    fn slot_page(&self, table: &CapTable, index: u32) -> Option<Frame> {
+        if index >= table.capacity() {
+            return None;
+        }
+        let mut frame = table.root?;
+        for level in (1..=table.level).rev() {
+            frame = self.child(frame, child_index(level, index))?;
+        }
+        Some(frame)
+    }
+
+    fn child(&self, frame: Frame, index: usize) -> Option<Frame> {
+        frame_in(self.page::<Page>(frame)[index])
+    }
+
+    /// Puts a capability into the lowest free slot not below `from`. The slot counts in the node.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if the table's pool cannot pay, `Exhausted` if no slot is free or a count is at
+    /// its highest value.
+    pub fn table_put(
+        &mut self,
+        table: Ref<CapTable>,
+        from: u32,
+        node: Ref<Node>,
+        access: u32,
+        flags: SlotFlags,
+    ) -> Result<SlotName, Error> {
+        let index = self.table_find_free(table, from)?;
+        let (name, replaced) = self.table_replace(table, index, node, access, flags)?;
+        debug_assert!(replaced.is_none(), "a free slot");
+        Ok(name)
+    }
+
+    /// Puts a capability into exactly this slot. Returns the slot's name and the node that was
+    /// there before, a hold on which is the caller's now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::table_put`]; `InvalidArgument` if no slot has this number.
+    pub fn table_replace(
+        &mut self,
+        table: Ref<CapTable>,
+        index: u32,
+        node: Ref<Node>,
+        access: u32,
+        flags: SlotFlags,
+    ) -> Result<(SlotName, Option<Ref<Node>>), Error> {
+        let path = self.writable_path(table, index)?;
+        self.node_hold(node)?;
+        let page = self.page_mut::<Page>(path.leaf());
+        let at = (index % SLOTS) as usize * 2;
+        let replaced = Slot::from_words([page[at], page[at + 1]]).map(|slot| slot.node);
+        let generation = Slot::next_generation(page[at]);
+        let slot = Slot {
+            node,
+            access,
+            flags,
+            generation,
+        };
+        [page[at], page[at + 1]] = slot.to_words();
+        if replaced.is_none() {
+            self.mark_used(&path, index);
+        }
+        Ok((SlotName { index, generation }, replaced))
+    }
+
+    /// Prepares a used slot to be closed or changed without failing: its page is the table's own.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if a shared page must be copied and the table's pool cannot pay, `BadHandle` if
+    /// the slot is free.
+    pub fn table_own_slot(&mut self, table: Ref<CapTable>, index: u32) -> Result<(), Error> {
+        self.table_get(table, index).ok_or(Error::BadHandle)?;
+        self.writable_path(table, index).map(drop)
+    }
+
+    /// Frees a slot. Nodes that lost their last slot go to `reap`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::table_own_slot`].
+    pub fn table_close(
+        &mut self,
+        table: Ref<CapTable>,
+        index: u32,
+        reap: &mut Nodes,
+    ) -> Result<(), Error> {
+        let slot = self.table_get(table, index).ok_or(Error::BadHandle)?;
+        let path = self.writable_path(table, index)?;
+        let page = self.page_mut::<Page>(path.leaf());
+        let at = (index % SLOTS) as usize * 2;
+        [page[at], page[at + 1]] = Slot::freed(slot.generation);
+        self.mark_free(&path, index);
+        self.node_release(slot.node, reap);
+        Ok(())
+    }
+
+    /// Changes a slot's flags: those in `mask` become those in `value`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::table_own_slot`].
+    pub fn table_set_flags(
+        &mut self,
+        table: Ref<CapTable>,
+        index: u32,
+        mask: SlotFlags,
+        value: SlotFlags,
+    ) -> Result<(), Error> {
+        let mut slot = self.table_get(table, index).ok_or(Error::BadHandle)?;
+        let path = self.writable_path(table, index)?;
+        slot.flags = slot.flags - mask | value & mask;
+        let at = (index % SLOTS) as usize * 2;
+        let page = self.page_mut::<Page>(path.leaf());
+        [page[at], page[at + 1]] = slot.to_words();
+        Ok(())
+    }
+
+    /// Looks for the first used slot at or above `from`, in a bounded number of pages.
+    pub fn table_next(&self, table: Ref<CapTable>, from: u32) -> Next {
+        let table = self.get(table);
+        let mut index = from;
+        for _ in 0..STEP_PAGES {
+            match self.next_page(table, index) {
+                None => return Next::None,
+                Some((frame, first)) => {
+                    let page = self.page::<Page>(frame);
+                    for slot in first.max(index) % SLOTS..SLOTS {
+                        let at = slot as usize * 2;
+                        if let Some(found) = Slot::from_words([page[at], page[at + 1]]) {
+                            return Next::Used(first / SLOTS * SLOTS + slot, found);
+                        }
+                    }
+                    index = first / SLOTS * SLOTS + SLOTS;
+                }
+            }
+        }
+        Next::LookOn(index)
+    }
+
+    /// The first slot page that has a slot at or above `index`, and the first such slot.
+    fn next_page(&self, table: &CapTable, mut index: u32) -> Option<(Frame, u32)> {
+        'down: while index < table.capacity() {
+            let mut frame = table.root?;
+            for level in (1..=table.level).rev() {
+                let page = self.page::<Page>(frame);
+                let start = child_index(level, index);
+                let Some(found) = (start..CHILDREN as usize).find(|&child| page[child] != 0) else {
+                    index = (index / span(level) + 1).checked_mul(span(level))?;
+                    continue 'down;
+                };
+                if found > start {
+                    index = index / span(level) * span(level) + found as u32 * span(level - 1);
+                }
+                frame = frame_in(page[found]).expect("found used");
+            }
+            return Some((frame, index));
+        }
+        None
+    }
+
+    /// Closes, from slot `from` on, every slot whose flags cut to `mask` are not `value`, in a
+    /// bounded number of pages. Returns where to go on, if there is more.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if a shared page must be copied and the table's pool cannot pay.
+    pub fn table_retain(
+        &mut self,
+        table: Ref<CapTable>,
+        from: u32,
+        mask: SlotFlags,
+        value: SlotFlags,
+        reap: &mut Nodes,
+    ) -> Result<Option<u32>, Error> {
+        let mut index = from;
+        for _ in 0..STEP_PAGES {
+            let Some((mut frame, first)) = self.next_page(self.get(table), index) else {
+                return Ok(None);
+            };
+            index = first / SLOTS * SLOTS;
+            for slot in 0..SLOTS {
+                let at = slot as usize * 2;
+                let page = self.page::<Page>(frame);
+                if let Some(found) = Slot::from_words([page[at], page[at + 1]])
+                    && found.flags & mask != value
+                {
+                    self.table_close(table, index + slot, reap)?;
+                    frame = self
+                        .slot_page(self.get(table), index)
+                        .expect("it had a slot");
+                }
+            }
+            index += SLOTS;
+        }
+        Ok(Some(index))
+    }
+
+    /// Gives up one page of an ended table, or its hold on a shared part. False when nothing is left.
+    pub fn table_empty_step(&mut self, table: Ref<CapTable>, reap: &mut Nodes) -> bool {
+        let &CapTable { root, level, .. } = self.get(table);
+        let Some(mut frame) = root else {
+            return false;
+        };
+        let mut above = None;
+        let mut level = level;
+        // Down along the first children that are the table's alone.
+        while level > 0 && self.record(frame).count() == 1 {
+            let page = self.page::<Page>(frame);
+            let Some(first) = page.iter().position(|&word| word != 0) else {
+                break;
+            };
+            above = Some((frame, first));
+            frame = frame_in(page[first]).expect("found used");
+            level -= 1;
+        }
+        match above {
+            Some((parent, index)) => self.page_mut::<Page>(parent)[index] = 0,
+            None => self.get_mut(table).root = None,
+        }
+        if self.frame_drop(frame) == 0 {
+            if level == 0 {
+                for at in (0..SLOTS as usize * 2).step_by(2) {
+                    let page = self.page::<Page>(frame);
+                    if let Some(slot) = Slot::from_words([page[at], page[at + 1]]) {
+                        self.node_release(slot.node, reap);
+                    }
+                }
+            }
+            self.release_frame(frame);
+        }
+        true
+    }
+
+    // Finding a free slot.
+
+    /// The lowest free slot not below `from`.
+    fn table_find_free(&self, table: Ref<CapTable>, from: u32) -> Result<u32, Error> {
+        let table = self.get(table);
+        let Some(root) = table.root else {
+            return if from < CAPACITY {
+                Ok(from)
+            } else {
+                Err(Error::Exhausted)
+            };
+        };
+        let capacity = table.capacity();
+        if from < capacity
+            && let Some(found) = self.find_free_in(root, table.level, from)
+        {
+            return Ok(found);
+        }
+        let next = from.max(capacity);
+        if next < CAPACITY {
+            Ok(next)
+        } else {
+            Err(Error::Exhausted)
+        }
+    }
+
+    /// The lowest free slot not below `from` under a page; numbers count from the page's first.
+    fn find_free_in(&self, frame: Frame, level: u8, from: u32) -> Option<u32> {
+        let page = self.page::<Page>(frame);
+        let full = self.record(frame).lines();
+        let per_line = if level == 0 { 4 } else { 8 };
+        let below = if level == 0 { 1 } else { span(level - 1) };
+        let free_at = |place: u32, from: u32| -> Option<u32> {
+            if level == 0 {
+                return (!Slot::is_used(page[place as usize * 2])).then_some(place);
+            }
+            match frame_in(page[place as usize]) {
+                None => Some(place * below + from),
+                Some(_) if self.is_full(page[place as usize]) => None,
+                Some(child) => Some(place * below + self.find_free_in(child, level - 1, from)?),
+            }
+        };
+        let first = from / below;
+        if let Some(found) = free_at(first, from % below) {
+            return Some(found);
+        }
+        // The rest of the first one's line, then the first line with a free place.
+        let line = first / per_line;
+        if let Some(found) = (first + 1..(line + 1) * per_line).find_map(|place| free_at(place, 0)) {
+            return Some(found);
+        }
+        let rest = !full & (FULL << line << 1);
+        if line == 63 || rest == 0 {
+            return None;
+        }
+        let line = rest.trailing_zeros();
+        (line * per_line..(line + 1) * per_line).find_map(|place| free_at(place, 0))
+    }
+
+    /// Whether the child in this word is there and has no free slot.
+    fn is_full(&self, word: u64) -> bool {
+        frame_in(word).is_some_and(|child| self.record(child).lines() == FULL)
+    }
+
+    // Writing.
+
+    /// Makes the path to a slot the table's own: missing pages are made, shared ones copied.
+    fn writable_path(&mut self, table: Ref<CapTable>, index: u32) -> Result<Path, Error> {
+        if index >= CAPACITY {
+            return Err(Error::InvalidArgument);
+        }
+        self.grow(table, index)?;
+        let &CapTable {
+            root, level, pool, ..
+        } = self.get(table);
+        let old = root.expect("grown");
+        let mut frame = self.own_page(old, level, pool)?;
+        if frame != old {
+            self.get_mut(table).root = Some(frame);
+        }
+        let mut path = Path {
+            frames: [frame; TOP_LEVEL as usize + 1],
+            level,
+        };
+        for above in (1..=level).rev() {
+            let place = child_index(above, index);
+            let child = match self.child(frame, place) {
+                Some(child) => self.own_page(child, above - 1, pool)?,
+                None => self.take_frame(pool, FrameKind::SlotPage)?,
+            };
+            self.page_mut::<Page>(frame)[place] = child.number() as u64;
+            frame = child;
+            path.frames[above as usize - 1] = frame;
+        }
+        Ok(path)
+    }
+
+    /// Makes the table large enough for a slot of this number, and gives it a root.
+    fn grow(&mut self, table: Ref<CapTable>, index: u32) -> Result<(), Error> {
+        while index >= self.get(table).capacity() {
+            let &CapTable {
+                root, level, pool, ..
+            } = self.get(table);
+            let frame = self.take_frame(pool, FrameKind::SlotPage)?;
+            let level = match root {
+                None => (0..=TOP_LEVEL)
+                    .find(|&level| index < span(level))
+                    .expect("below the capacity"),
+                Some(old) => {
+                    self.page_mut::<Page>(frame)[0] = old.number() as u64;
+                    level + 1
+                }
+            };
+            let table = self.get_mut(table);
+            (table.root, table.level) = (Some(frame), level);
+        }
+        Ok(())
+    }
+
+    /// The page, or a copy of it if others share it; a copy takes the place of one reference.
+    fn own_page(&mut self, frame: Frame, level: u8, pool: Ref<Pool>) -> Result<Frame, Error> {
+        if self.record(frame).count() == 1 {
+            return Ok(frame);
+        }
+        let copy = self.take_frame(pool, FrameKind::SlotPage)?;
+        let page = *self.page::<Page>(frame);
+        let mut done = 0;
+        let counted = self.count_again(&page, level, &mut done);
+        if let Err(error) = counted {
+            self.uncount(&page[..done], level);
+            self.frame_drop(copy);
+            self.release_frame(copy);
+            return Err(error);
+        }
+        *self.page_mut::<Page>(copy) = page;
+        let lines = self.record(frame).lines();
+        self.set_frame_lines(copy, lines);
+        self.frame_drop(frame);
+        Ok(copy)
+    }
+
+    /// Counts once more whatever a page refers to; `done` says how many words are counted.
+    fn count_again(&mut self, page: &Page, level: u8, done: &mut usize) -> Result<(), Error> {
+        for (at, &word) in page.iter().enumerate() {
+            *done = at;
+            if word == 0 || level == 0 && at % 2 != 0 {
+                continue;
+            }
+            if level > 0 {
+                self.frame_bump(frame_in(word).expect("not zero"))?;
+            } else if let Some(slot) = Slot::from_words([word, 0]) {
+                self.node_hold(slot.node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Memory::count_again`] for these words.
+    #[cold]
+    fn uncount(&mut self, words: &[u64], level: u8) {
+        // Others share the page, so nothing that it refers to loses its last reference.
+        let mut reap = Nodes::default();
+        for (at, &word) in words.iter().enumerate() {
+            if level > 0 {
+                if let Some(child) = frame_in(word) {
+                    self.frame_drop(child);
+                }
+            } else if at % 2 == 0
+                && let Some(slot) = Slot::from_words([word, 0])
+            {
+                self.node_release(slot.node, &mut reap);
+            }
+        }
+        debug_assert!(reap.is_empty());
+    }
+
+    /// Keeps the line words of a path after a slot became used.
+    fn mark_used(&mut self, path: &Path, index: u32) {
+        for level in 0..=path.level {
+            let frame = path.frames[level as usize];
+            let page = self.page::<Page>(frame);
+            let line = if level == 0 {
+                let first = (index % SLOTS / 4 * 4) as usize;
+                if !(first..first + 4).all(|slot| Slot::is_used(page[slot * 2])) {
+                    return;
+                }
+                first / 4
+            } else {
+                let first = child_index(level, index) / 8 * 8;
+                if !page[first..first + 8].iter().all(|&word| self.is_full(word)) {
+                    return;
+                }
+                first / 8
+            };
+            let lines = self.record(frame).lines() | 1 << line;
+            self.set_frame_lines(frame, lines);
+            if lines != FULL {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the line words of a path after a slot became free.
+    fn mark_free(&mut self, path: &Path, index: u32) {
+        for level in 0..=path.level {
+            let frame = path.frames[level as usize];
+            let line = match level {
+                0 => (index % SLOTS / 4) as usize,
+                _ => child_index(level, index) / 8,
+            };
+            let lines = self.record(frame).lines();
+            self.set_frame_lines(frame, lines & !(1 << line));
+        }
+    }
+}
+
+/// The pages from a table's root to a slot, by level.
+struct Path {
+    frames: [Frame; TOP_LEVEL as usize + 1],
+    level: u8,
+}
+
+impl Path {
+    fn leaf(&self) -> Frame {
+        self.frames[0]
+    }
+}
+
+/// Which child of a page of this level a slot lies under.
+fn child_index(level: u8, index: u32) -> usize {
+    (index / span(level - 1) % CHILDREN) as usize
+}
+
+/// The frame that a word of an inner page refers to.
+#[inline]
+fn frame_in(word: u64) -> Option<Frame> {
+    (word != 0).then_some(Frame::from_number(word as u32))
+}

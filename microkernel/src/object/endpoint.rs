@@ -1,0 +1,177 @@
+//! Endpoints: where a sender and a receiver meet.
+//!
+//! A message goes straight from one thread to the other, so the kernel never stores one. Beside
+//! messages an endpoint has things to tell its receiver: bits of a bound notification, calls that
+//! their callers want back, badges of which no capability is left.
+//!
+//! Invariant: threads that send wait here, or threads that receive do, or nobody: never both, and
+//! no receiver waits while there is something to tell.
+
+use super::{Notification, Queue, Thread};
+use crate::cap::Nodes;
+use crate::machine::Machine;
+use crate::memory::{Memory, Object, ObjectKind, Ref};
+
+/// A meeting point for sending and receiving threads.
+pub struct Endpoint {
+    waiting: Queue,
+    waiting_is: Waiting,
+    /// What happens to queued calls when the last receiver goes.
+    keep_queued: bool,
+    /// No capability to receive here is left.
+    pub(crate) without_receiver: bool,
+    /// Its pool has ended, or nobody refers to it: no message goes through it any more.
+    pub(crate) ended: bool,
+    /// Callers that want their received calls back.
+    pub(crate) cancels: Queue,
+    /// Sender nodes of which no slot is left.
+    pub(crate) notices: Nodes,
+    /// Its bits are delivered here; a hold on it.
+    pub(crate) bound: Option<Ref<Notification>>,
+    /// Capabilities and threads that refer to it.
+    pub(crate) holds: u32,
+    pub(crate) next_ending: Option<Ref<Endpoint>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Senders,
+    Receivers,
+}
+
+impl Object for Endpoint {
+    const KIND: ObjectKind = ObjectKind::Endpoint;
+}
+
+impl Endpoint {
+    /// An endpoint at which nobody waits, with one hold.
+    pub fn new(keep_queued: bool) -> Endpoint {
+        Endpoint {
+            waiting: Queue::EMPTY,
+            waiting_is: Waiting::Senders,
+            keep_queued,
+            without_receiver: false,
+            ended: false,
+            cancels: Queue::EMPTY,
+            notices: Nodes::default(),
+            bound: None,
+            holds: 1,
+            next_ending: None,
+        }
+    }
+
+    /// Whether a message sent now can ever be received.
+    #[inline]
+    pub fn is_served(&self) -> bool {
+        !self.ended && (!self.without_receiver || self.keep_queued)
+    }
+
+    /// The receiver that has waited longest.
+    #[inline]
+    pub fn receiver(&self) -> Option<Ref<Thread>> {
+        match self.waiting_is {
+            Waiting::Receivers => self.waiting.first(),
+            Waiting::Senders => None,
+        }
+    }
+
+    /// The sender that has waited longest.
+    #[inline]
+    pub fn sender(&self) -> Option<Ref<Thread>> {
+        match self.waiting_is {
+            Waiting::Senders => self.waiting.first(),
+            Waiting::Receivers => None,
+        }
+    }
+
+    /// Whether a receiver would find nothing here, not counting a bound notification.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.sender().is_none() && self.cancels.is_empty() && self.notices.is_empty()
+    }
+}
+
+/// Which end of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Behind the others.
+    Back,
+    /// Before the others.
+    Front,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Lets a thread wait here for a receiver.
+    pub fn endpoint_queue_sender(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>, end: End) {
+        self.endpoint_queue(endpoint, thread, Waiting::Senders, end);
+    }
+
+    /// Lets a thread wait here for a message.
+    pub fn endpoint_queue_receiver(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
+        debug_assert!(self.get(endpoint).is_quiet());
+        self.endpoint_queue(endpoint, thread, Waiting::Receivers, End::Back);
+    }
+
+    fn endpoint_queue(
+        &mut self,
+        endpoint: Ref<Endpoint>,
+        thread: Ref<Thread>,
+        role: Waiting,
+        end: End,
+    ) {
+        let here = self.get_mut(endpoint);
+        debug_assert!(here.waiting.is_empty() || here.waiting_is == role);
+        here.waiting_is = role;
+        let mut queue = here.waiting;
+        match end {
+            End::Back => queue.push(self, thread),
+            End::Front => queue.push_front(self, thread),
+        }
+        self.get_mut(endpoint).waiting = queue;
+    }
+
+    /// Takes a thread out that waits here.
+    #[inline]
+    pub fn endpoint_leave(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
+        let mut queue = self.get(endpoint).waiting;
+        queue.remove(self, thread);
+        self.get_mut(endpoint).waiting = queue;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::fake;
+
+    #[test]
+    fn senders_or_receivers_wait_but_never_both() {
+        let mut memory = fake::memory(64);
+        let pool = memory.root_pool();
+        let endpoint = memory.create(pool, Endpoint::new(false)).unwrap();
+        let one = memory.create(pool, Thread::new()).unwrap();
+        let two = memory.create(pool, Thread::new()).unwrap();
+        memory.endpoint_queue_sender(endpoint, one, End::Back);
+        memory.endpoint_queue_sender(endpoint, two, End::Front);
+        assert_eq!(memory.get(endpoint).sender(), Some(two));
+        assert_eq!(memory.get(endpoint).receiver(), None);
+        memory.endpoint_leave(endpoint, two);
+        memory.endpoint_leave(endpoint, one);
+        assert!(memory.get(endpoint).is_quiet());
+        memory.endpoint_queue_receiver(endpoint, one);
+        assert_eq!(memory.get(endpoint).sender(), None);
+        assert_eq!(memory.get(endpoint).receiver(), Some(one));
+    }
+
+    #[test]
+    fn an_endpoint_without_receiver_serves_only_if_its_maker_chose_so() {
+        let mut endpoint = Endpoint::new(true);
+        endpoint.without_receiver = true;
+        assert!(endpoint.is_served());
+        endpoint.ended = true;
+        assert!(!endpoint.is_served());
+        let mut endpoint = Endpoint::new(false);
+        endpoint.without_receiver = true;
+        assert!(!endpoint.is_served());
+    }
+}

@@ -1,0 +1,241 @@
+//! Threads: registers, where they run, what they wait for and what they owe.
+//!
+//! Suspension is a count beside the state, so a suspended thread still completes its IPC; it only
+//! does not run. A thread runs or is in its CPU's ready queue exactly if its state is
+//! [`State::Ready`] and the count is 0.
+//!
+//! Invariant: a thread in state Sending or Receiving is in its endpoint's queue; one in state
+//! Answer is named by exactly one holder (the thread that received its message last, or a kept
+//! reply), which names it back; in no other state does anybody hold it.
+
+use super::context::Context;
+use super::{Endpoint, Reply, Waiter};
+use crate::cap::{Cap, CapTable, Node};
+use crate::memory::{Frame, Object, ObjectKind, Ref, Space};
+use crate::sched::futex::Key;
+use crate::sched::timers::TimerNode;
+use libipc::abi::{FaultMessage, MessageKind, TableSelector};
+
+/// What a thread does, suspension aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// It runs, or could.
+    Ready,
+    /// Its message waits for a receiver.
+    Sending,
+    /// It waits for a message.
+    Receiving,
+    /// Its message was received; it waits for the answer.
+    Answer,
+    /// It waits for notifications.
+    Waiting,
+    /// It waits for a futex.
+    Futex,
+    /// It has ended.
+    Ended,
+}
+
+/// The answer that a thread owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// None.
+    Nothing,
+    /// To this caller.
+    Caller(Ref<Thread>),
+    /// To a caller that has gone.
+    Gone,
+}
+
+/// Who is to answer a received call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody: the thread does not wait for an answer.
+    Nobody,
+    /// The thread that received it last.
+    Thread(Ref<Thread>),
+    /// Whoever has this reply.
+    Reply(Ref<Reply>),
+}
+
+/// The message that a thread sends, or the place where it receives.
+pub struct Message {
+    /// Where it was sent or is received. The thread holds it while it waits.
+    pub endpoint: Option<Ref<Endpoint>>,
+    /// The grant that was used; a hold on it while the message is queued.
+    pub node: Option<Ref<Node>>,
+    /// That grant's badge.
+    pub badge: u64,
+    /// The access mask of the capability that was used.
+    pub access: u32,
+    /// Call, send or fault.
+    pub kind: MessageKind,
+    /// Only death ends the wait.
+    pub killable_only: bool,
+    /// Its server has been, or is to be, told that the caller wants it back.
+    pub cancelled: bool,
+    /// The thread is in its endpoint's queue of cancel notices.
+    pub cancel_queued: bool,
+}
+
+/// A thread.
+pub struct Thread {
+    /// Its user registers. First, so that the entry code finds them.
+    pub context: Context,
+
+    // Who it is. Set by whoever made it.
+    /// What receivers of its messages learn.
+    pub label: u64,
+    /// Where it runs; a hold. `None` once it has ended.
+    pub space: Option<Ref<Space>>,
+    /// Its tables, by [`TableSelector`]; holds.
+    pub tables: [Option<Ref<CapTable>>; 3],
+    /// Who gets its faults.
+    pub exceptions: Option<Cap>,
+    /// Where a 0 is stored when it ends; 0: nowhere.
+    pub clear_address: u64,
+
+    // Running.
+    /// What it does.
+    pub state: State,
+    /// 0 (lowest) to 31.
+    pub priority: u8,
+    /// An interrupt came while only death could end the wait.
+    pub interrupted: bool,
+    /// It is in its CPU's ready queue.
+    pub queued: bool,
+    /// It runs only when this is 0.
+    pub suspends: u32,
+    /// Neighbours in the queue that it is in.
+    pub links: Option<[Ref<Thread>; 2]>,
+    /// Its deadline.
+    pub timer: TimerNode,
+    /// Nanoseconds that it ran, by the scheduler's tick.
+    pub ran_ns: u64,
+
+    // Waiting.
+    /// The message in flight.
+    pub message: Message,
+    /// Who is to answer it.
+    pub holder: Holder,
+    /// Whom it is to answer.
+    pub owed: Owed,
+    /// What happened, while a fault is its message.
+    pub fault: Option<FaultMessage>,
+    /// The notifications that it waits for, and spare links.
+    pub waiters: Option<Ref<Waiter>>,
+    /// Notifications to be told of its end.
+    pub watches: Option<Ref<Waiter>>,
+    /// The word that it waits for in state Futex.
+    pub futex: Key,
+    /// How far a call that is cut into steps has come: its op word and first argument, and a mark.
+    pub progress: Option<(u64, u64, u64)>,
+
+    // Its life.
+    /// Capabilities that refer to it.
+    pub holds: u32,
+    /// The next thread that is to be ended.
+    pub next_ending: Option<Ref<Thread>>,
+    /// Where its FPU state is saved; the machine's affair.
+    pub fpu: Option<Frame>,
+}
+
+impl Object for Thread {
+    const KIND: ObjectKind = ObjectKind::Thread;
+}
+
+const _: () = assert!(core::mem::offset_of!(Thread, context) == 0);
+const _: () = assert!(size_of::<Thread>() <= 1024);
+
+/// The priority of a new thread.
+pub const FIRST_PRIORITY: u8 = 8;
+/// The highest priority.
+pub const HIGHEST_PRIORITY: u8 = 31;
+
+impl Thread {
+    /// A thread that is nowhere yet: all registers zero, suspended once, with one hold.
+    #[allow(clippy::new_without_default, reason = "there is nothing usual about it")]
+    pub fn new() -> Thread {
+        Thread {
+            context: Context::new(0, 0).expect("0 is a user address"),
+            label: 0,
+            space: None,
+            tables: [None; 3],
+            exceptions: None,
+            clear_address: 0,
+            state: State::Ready,
+            priority: FIRST_PRIORITY,
+            interrupted: false,
+            queued: false,
+            suspends: 1,
+            links: None,
+            timer: TimerNode::default(),
+            ran_ns: 0,
+            message: Message {
+                endpoint: None,
+                node: None,
+                badge: 0,
+                access: 0,
+                kind: MessageKind::Call,
+                killable_only: false,
+                cancelled: false,
+                cancel_queued: false,
+            },
+            holder: Holder::Nobody,
+            owed: Owed::Nothing,
+            fault: None,
+            waiters: None,
+            watches: None,
+            futex: Key::default(),
+            progress: None,
+            holds: 1,
+            next_ending: None,
+            fpu: None,
+        }
+    }
+
+    /// Whether it runs or could run now.
+    #[inline]
+    pub fn is_runnable(&self) -> bool {
+        self.state == State::Ready && self.suspends == 0
+    }
+
+    /// Whether its registers are in [`Thread::context`] and stay there for now: it waits or is
+    /// suspended.
+    pub fn is_stopped(&self) -> bool {
+        self.state != State::Ready || self.suspends > 0
+    }
+
+    /// One of its tables.
+    #[inline]
+    pub fn table(&self, selector: TableSelector) -> Option<Ref<CapTable>> {
+        self.tables[selector as usize]
+    }
+
+    /// The state as `thread_status` gives it.
+    pub fn status_word(&self) -> u64 {
+        let state = match self.state {
+            State::Ready => 0,
+            State::Ended => 2,
+            _ => 1,
+        };
+        state | (self.suspends as u64) << 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_thread_runs_only_after_it_was_resumed() {
+        let mut thread = Thread::new();
+        assert!(!thread.is_runnable() && thread.is_stopped());
+        assert_eq!(thread.status_word(), 1 << 8);
+        thread.suspends = 0;
+        assert!(thread.is_runnable() && !thread.is_stopped());
+        thread.state = State::Answer;
+        assert!(!thread.is_runnable() && thread.is_stopped());
+        assert_eq!(thread.status_word(), 1);
+    }
+}
