@@ -26,6 +26,9 @@ pub const MAX_DEPTH: u8 = 15;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Live,
+    /// Nobody holds it, so it goes with the last frame that it pays for; until
+    /// then it pays like a living one.
+    Abandoned,
     /// Its objects are being ended.
     Ending,
     /// Only forwards the charge of frames that others reach.
@@ -44,6 +47,10 @@ pub struct Pool {
     /// The slabs of its objects, by kind.
     pub(super) slabs: [Slabs; ObjectKind::COUNT],
     pub(super) cursor: Cursor,
+    /// Capabilities that refer to it.
+    holds: u32,
+    /// The next pool whose objects are to be ended.
+    pub(crate) next_ending: Option<Ref<Pool>>,
 }
 
 impl Object for Pool {
@@ -84,6 +91,8 @@ impl Pool {
             state: State::Live,
             slabs: [Slabs::default(); ObjectKind::COUNT],
             cursor: Cursor::default(),
+            holds: 0,
+            next_ending: None,
         }
     }
 
@@ -94,7 +103,7 @@ impl Pool {
 
     /// Whether it can pay for nothing new.
     pub fn has_ended(&self) -> bool {
-        self.state != State::Live
+        matches!(self.state, State::Ending | State::Ended)
     }
 }
 
@@ -174,7 +183,7 @@ impl<M: Machine> Memory<M> {
         match self.get(pool).state {
             State::Ended => return Ok(Ending::Done),
             State::Ending => {}
-            State::Live => {
+            State::Live | State::Abandoned => {
                 let pool = self.get_mut(pool);
                 pool.state = State::Ending;
                 pool.limit = 0;
@@ -212,10 +221,34 @@ impl<M: Machine> Memory<M> {
         object.kind() == ObjectKind::Mapping
     }
 
-    /// Drops the record of an ended pool that no frame names any more.
+    /// One more hold on the pool; a new one has none.
+    ///
+    /// # Errors
+    ///
+    /// `Exhausted` if there are 2^32 - 1 holds.
+    pub fn pool_hold(&mut self, pool: Ref<Pool>) -> Result<(), Error> {
+        let holds = &mut self.get_mut(pool).holds;
+        *holds = holds.checked_add(1).ok_or(Error::Exhausted)?;
+        Ok(())
+    }
+
+    /// Gives a hold back. With the last one the pool is abandoned: it goes with
+    /// the last frame that it pays for.
+    pub fn pool_release(&mut self, pool: Ref<Pool>) {
+        let here = self.get_mut(pool);
+        here.holds -= 1;
+        if here.holds == 0 && here.state == State::Live {
+            here.state = State::Abandoned;
+        }
+        self.forget_ended_pool(pool);
+    }
+
+    /// Drops the record of an ended or abandoned pool that nobody holds and no
+    /// frame names any more.
     fn forget_ended_pool(&mut self, pool: Ref<Pool>) {
-        let Pool { state, own, .. } = *self.get(pool);
-        if state == State::Ended && own == 0 {
+        let here = self.get(pool);
+        let over = matches!(here.state, State::Ended | State::Abandoned);
+        if over && here.own == 0 && here.holds == 0 && here.parent.is_some() {
             self.destroy(pool);
         }
     }
@@ -262,8 +295,8 @@ impl<M: Machine> Memory<M> {
         }
         let here = self.get_mut(pool);
         here.own -= 1;
-        if here.own == 0 && here.state == State::Ended {
-            self.destroy(pool);
+        if here.own == 0 && here.state != State::Live {
+            self.forget_ended_pool(pool);
         }
     }
 

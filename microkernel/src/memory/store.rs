@@ -37,7 +37,7 @@ pub enum ObjectKind {
     Irq,
     IoPorts,
     PhysicalRange,
-    Timer,
+    Waiter,
 }
 
 impl ObjectKind {
@@ -48,7 +48,7 @@ impl ObjectKind {
     /// first, then what it ran in, nodes and inner pools last.
     pub const ALL: [ObjectKind; ObjectKind::COUNT] = [
         ObjectKind::Thread,
-        ObjectKind::Timer,
+        ObjectKind::Waiter,
         ObjectKind::Irq,
         ObjectKind::Reply,
         ObjectKind::Endpoint,

@@ -40,6 +40,8 @@ pub struct Window {
     access: Protection,
     pager: Option<PagerRef>,
     pub(super) mappings: u64,
+    /// Capabilities that refer to it.
+    holds: u32,
     ended: bool,
 }
 
@@ -145,6 +147,7 @@ impl<M: Machine> Memory<M> {
             access: access | Protection::READ,
             pager,
             mappings: 0,
+            holds: 0,
             ended: false,
         };
         let window = self.create(pool, window)?;
@@ -156,11 +159,32 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Ends (revokes) a window: no new mappings, and links that have not been
-    /// settled are violations from now on. The reference must not be used any
-    /// more.
+    /// settled are violations from now on. Unless it is held, the reference must
+    /// not be used any more.
     pub fn window_end(&mut self, window: Ref<Window>) {
         self.get_mut(window).ended = true;
         self.forget_ended_window(window);
+    }
+
+    /// One more hold on the window; a new one has none. A window that has ended
+    /// stays as a shell until the last hold is given back.
+    ///
+    /// # Errors
+    ///
+    /// `Exhausted` if there are 2^32 - 1 holds.
+    pub fn window_hold(&mut self, window: Ref<Window>) -> Result<(), Error> {
+        let holds = &mut self.get_mut(window).holds;
+        *holds = holds.checked_add(1).ok_or(Error::Exhausted)?;
+        Ok(())
+    }
+
+    /// Gives a hold back. With the last one the window ends.
+    pub fn window_release(&mut self, window: Ref<Window>) {
+        let here = self.get_mut(window);
+        here.holds -= 1;
+        if here.holds == 0 {
+            self.window_end(window);
+        }
     }
 
     /// Maps `pages` pages of a window at `address` of `space`, whose pool pays
@@ -242,10 +266,11 @@ impl<M: Machine> Memory<M> {
         let Window {
             source,
             mappings,
+            holds,
             ended,
             ..
         } = *self.get(window);
-        if ended && mappings == 0 {
+        if ended && mappings == 0 && holds == 0 {
             self.destroy(window);
             self.space_release(source);
         }
