@@ -14,4 +14,3 @@ pub mod table;
 pub use node::{Cap, Fate, Node, Nodes};
 pub use slot::{Slot, SlotName};
 pub use table::CapTable;
-

@@ -102,7 +102,12 @@ pub enum End {
 
 impl<M: Machine> Memory<M> {
     /// Lets a thread wait here for a receiver.
-    pub fn endpoint_queue_sender(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>, end: End) {
+    pub fn endpoint_queue_sender(
+        &mut self,
+        endpoint: Ref<Endpoint>,
+        thread: Ref<Thread>,
+        end: End,
+    ) {
         self.endpoint_queue(endpoint, thread, Waiting::Senders, end);
     }
 

@@ -42,7 +42,10 @@ impl Queue {
             return;
         };
         let [last, after] = memory.get(first).links.expect("in a queue");
-        debug_assert!(memory.get(thread).links.is_none(), "a thread is in one queue");
+        debug_assert!(
+            memory.get(thread).links.is_none(),
+            "a thread is in one queue"
+        );
         memory.get_mut(thread).links = Some([last, first]);
         if last == first {
             memory.get_mut(first).links = Some([thread, thread]);
@@ -143,7 +146,9 @@ mod tests {
         let (mut queue, mut model) = (Queue::EMPTY, VecDeque::new());
         let mut random = 12345u64;
         for _ in 0..2000 {
-            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            random = random
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let thread = threads[(random >> 33) as usize % threads.len()];
             match (memory.get(thread).links.is_some(), random >> 60 & 1) {
                 (true, _) => {

@@ -11,8 +11,7 @@
 use super::context::Context;
 use super::{Endpoint, Reply, Waiter};
 use crate::cap::{Cap, CapTable, Node};
-use crate::memory::{Frame, Object, ObjectKind, Ref, Space};
-use crate::sched::futex::Key;
+use crate::memory::{Frame, FutexKey, Object, ObjectKind, Ref, Space};
 use crate::sched::timers::TimerNode;
 use libipc::abi::{FaultMessage, MessageKind, TableSelector};
 
@@ -79,6 +78,7 @@ pub struct Message {
 }
 
 /// A thread.
+#[repr(C)]
 pub struct Thread {
     /// Its user registers. First, so that the entry code finds them.
     pub context: Context,
@@ -127,7 +127,7 @@ pub struct Thread {
     /// Notifications to be told of its end.
     pub watches: Option<Ref<Waiter>>,
     /// The word that it waits for in state Futex.
-    pub futex: Key,
+    pub futex: Option<FutexKey>,
     /// How far a call that is cut into steps has come: its op word and first argument, and a mark.
     pub progress: Option<(u64, u64, u64)>,
 
@@ -154,7 +154,10 @@ pub const HIGHEST_PRIORITY: u8 = 31;
 
 impl Thread {
     /// A thread that is nowhere yet: all registers zero, suspended once, with one hold.
-    #[allow(clippy::new_without_default, reason = "there is nothing usual about it")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "there is nothing usual about it"
+    )]
     pub fn new() -> Thread {
         Thread {
             context: Context::new(0, 0).expect("0 is a user address"),
@@ -186,7 +189,7 @@ impl Thread {
             fault: None,
             waiters: None,
             watches: None,
-            futex: Key::default(),
+            futex: None,
             progress: None,
             holds: 1,
             next_ending: None,

@@ -6,13 +6,8 @@
 //! Invariant: a thread in state Futex is in the bucket of its key.
 
 use crate::machine::Machine;
-use crate::memory::{Memory, Ref};
+use crate::memory::{FutexKey, Memory, Ref};
 use crate::object::{Queue, Thread};
-
-/// What a word of memory is known by: the space and the address if it is private, the frame and
-/// the offset if it is shared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Key(pub [u64; 2]);
 
 /// Number of buckets.
 const BUCKETS: usize = 256;
@@ -35,30 +30,48 @@ impl Futexes {
         buckets: [Queue::EMPTY; BUCKETS],
     };
 
-    fn bucket(key: Key) -> usize {
+    fn bucket(key: FutexKey) -> usize {
         // Fibonacci hashing: the multiplier is 2^64 divided by the golden ratio.
-        let mixed = (key.0[0].rotate_left(32) ^ key.0[1]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (one, two) = match key {
+            FutexKey::Private(space, address) => (space, address),
+            FutexKey::Shared(frame, offset) => (frame.number() as u64, offset),
+        };
+        let mixed = (one.rotate_left(32) ^ two).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> (64 - BUCKETS.ilog2())) as usize
     }
 
     /// Lets a thread wait for `key`.
-    pub fn enter<M: Machine>(&mut self, memory: &mut Memory<M>, thread: Ref<Thread>, key: Key) {
-        memory.get_mut(thread).futex = key;
+    pub fn enter<M: Machine>(
+        &mut self,
+        memory: &mut Memory<M>,
+        thread: Ref<Thread>,
+        key: FutexKey,
+    ) {
+        memory.get_mut(thread).futex = Some(key);
         self.buckets[Self::bucket(key)].push(memory, thread);
     }
 
     /// Takes a thread out that waits.
     pub fn leave<M: Machine>(&mut self, memory: &mut Memory<M>, thread: Ref<Thread>) {
-        let key = memory.get(thread).futex;
+        let key = memory
+            .get_mut(thread)
+            .futex
+            .take()
+            .expect("it waits for a word");
         self.buckets[Self::bucket(key)].remove(memory, thread);
     }
 
     /// Takes out the thread that has waited longest for `key`.
-    pub fn pop<M: Machine>(&mut self, memory: &mut Memory<M>, key: Key) -> Option<Ref<Thread>> {
+    pub fn pop<M: Machine>(
+        &mut self,
+        memory: &mut Memory<M>,
+        key: FutexKey,
+    ) -> Option<Ref<Thread>> {
         let bucket = &mut self.buckets[Self::bucket(key)];
         let mut at = bucket.first();
         while let Some(thread) = at {
-            if memory.get(thread).futex == key {
+            if memory.get(thread).futex == Some(key) {
+                memory.get_mut(thread).futex = None;
                 bucket.remove(memory, thread);
                 return Some(thread);
             }
@@ -79,7 +92,7 @@ mod tests {
         let pool = memory.root_pool();
         let mut futexes = Futexes::EMPTY;
         // More keys than buckets, so that some share one.
-        let key = |n: u64| Key([n % 3, n]);
+        let key = |n: u64| FutexKey::Private(n % 3, n);
         let threads: std::vec::Vec<_> = (0..300)
             .map(|n| {
                 let thread = memory.create(pool, Thread::new());
@@ -91,7 +104,7 @@ mod tests {
             .map_while(Result::ok)
             .collect();
         assert!(threads.len() > 100);
-        assert_eq!(futexes.pop(&mut memory, Key([9, 9])), None);
+        assert_eq!(futexes.pop(&mut memory, FutexKey::Private(9, 9)), None);
         for n in (0..threads.len().min(290)).rev() {
             assert_eq!(futexes.pop(&mut memory, key(n as u64)), Some(threads[n]));
         }
