@@ -5,7 +5,9 @@
 
 pub mod boot;
 pub mod cap;
+pub mod kernel;
 pub mod machine;
 pub mod memory;
 pub mod object;
 pub mod sched;
+pub mod syscall;

@@ -46,6 +46,8 @@ pub struct CapTable {
     pool: Ref<Pool>,
     /// The next table whose slots are to be closed.
     pub(crate) next_ending: Option<Ref<CapTable>>,
+    /// It is on that list.
+    pub(crate) listed: bool,
 }
 
 impl Object for CapTable {
@@ -57,6 +59,11 @@ impl CapTable {
     #[inline]
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether it has ended and nothing is in it any more.
+    pub(crate) fn is_emptied(&self) -> bool {
+        self.ended && self.root.is_none()
     }
 
     /// Marks it as ending; false if it was already.
@@ -110,6 +117,7 @@ impl<M: Machine> Memory<M> {
             holds: 1,
             pool,
             next_ending: None,
+            listed: false,
         };
         Ok(self.create(pool, table)?)
     }
@@ -135,6 +143,7 @@ impl<M: Machine> Memory<M> {
             holds: 1,
             pool,
             next_ending: None,
+            listed: false,
         };
         match self.create(pool, copy) {
             Ok(copy) => Ok(copy),

@@ -77,6 +77,8 @@ pub struct Memory<M: Machine> {
     /// The space that each CPU has loaded.
     loaded: [Option<Ref<Space>>; MAX_CPUS],
     next_space_id: u64,
+    /// Spaces that nobody holds and that have not been ended.
+    unheld: Option<Ref<Space>>,
     /// The lines of the kernel's root that have entries.
     kernel_lines: u64,
     root_pool: Ref<Pool>,
@@ -102,6 +104,7 @@ impl<M: Machine> Memory<M> {
             pending: Pending::NONE,
             loaded: [None; MAX_CPUS],
             next_space_id: 1,
+            unheld: None,
             kernel_lines: 0,
             root_pool: Ref::DANGLING,
             statistics: Statistics::default(),

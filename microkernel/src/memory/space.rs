@@ -40,6 +40,8 @@ pub struct Space {
     active: CpuSet,
     native: Range<u64>,
     holds: u32,
+    /// The next space that nobody holds and that has not been ended.
+    next_unheld: Option<Ref<Space>>,
 }
 
 impl Object for Space {
@@ -139,6 +141,7 @@ impl<M: Machine> Memory<M> {
             active: CpuSet::EMPTY,
             native,
             holds: 1,
+            next_unheld: None,
         };
         let space = self.create(pool, space)?;
         match self.take(pool, FrameKind::Table, Content::Zero) {
@@ -279,19 +282,50 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Gives a hold back. With the last one, a space that has ended is
-    /// forgotten. One that has not must be ended before.
-    ///
-    /// # Panics
-    ///
-    /// If the last hold of a space that has not ended is given back.
+    /// forgotten; one that has not waits for somebody to end it, see
+    /// [`Memory::unheld_space`].
     pub fn space_release(&mut self, space: Ref<Space>) {
+        let unheld = self.unheld;
         let here = self.get_mut(space);
         here.holds -= 1;
-        let (holds, gone) = (here.holds, here.is_shell());
-        if holds == 0 {
-            assert!(gone, "the last hold of a space is given back after its end");
-            self.destroy(space);
+        if here.holds > 0 {
+            return;
         }
+        if here.is_shell() {
+            self.destroy(space);
+        } else {
+            here.next_unheld = unheld;
+            self.unheld = Some(space);
+        }
+    }
+
+    /// A space that nobody holds and that has not been ended: the last hold can
+    /// go with a window in the middle of unmapping something. It is to be ended
+    /// step by step and then handed to [`Memory::space_forget`].
+    #[inline]
+    pub fn unheld_space(&self) -> Option<Ref<Space>> {
+        self.unheld
+    }
+
+    /// Forgets the space that [`Memory::unheld_space`] named, which has ended.
+    pub fn space_forget(&mut self, space: Ref<Space>) {
+        let here = self.get(space);
+        debug_assert!(here.is_shell() && here.holds == 0);
+        let next = here.next_unheld;
+        // Ending it can have left others unheld, which stand before it.
+        if self.unheld == Some(space) {
+            self.unheld = next;
+        } else {
+            let mut at = self.unheld;
+            while let Some(other) = at {
+                at = self.get(other).next_unheld;
+                if at == Some(space) {
+                    self.get_mut(other).next_unheld = next;
+                    break;
+                }
+            }
+        }
+        self.destroy(space);
     }
 
     /// How many holds there are on the space.

@@ -328,6 +328,22 @@ impl<M: Machine> Memory<M> {
         unsafe { &mut *self.machine.direct(reference.to_bits()).cast() }
     }
 
+    /// Who pays for an object.
+    pub fn pool_of<T: Object>(&self, reference: Ref<T>) -> Ref<Pool> {
+        let pool = self.record(reference.frame()).pool;
+        pool.expect("a slab is paid for")
+    }
+
+    /// The object and the machine, both to be changed.
+    #[inline]
+    pub fn get_with_machine<T: Object>(&mut self, reference: Ref<T>) -> (&mut T, &mut M) {
+        debug_assert!(self.is_live(reference), "a reference outlived its object");
+        // SAFETY: as in `get_mut`; the object lies in RAM that the machine only
+        // hands out pointers to, so it is no part of the machine value.
+        let object = unsafe { &mut *self.machine.direct(reference.to_bits()).cast() };
+        (object, &mut self.machine)
+    }
+
     /// Ends the object; its slab frame goes back if it was the last one there.
     pub fn destroy<T: Object>(&mut self, reference: Ref<T>) {
         debug_assert!(self.is_live(reference), "an object is destroyed twice");

@@ -30,7 +30,10 @@ pub struct Endpoint {
     pub(crate) bound: Option<Ref<Notification>>,
     /// Capabilities and threads that refer to it.
     pub(crate) holds: u32,
+    /// The next one in the list of those to be looked at.
     pub(crate) next_ending: Option<Ref<Endpoint>>,
+    /// It is on that list.
+    pub(crate) listed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,7 @@ impl Endpoint {
             bound: None,
             holds: 1,
             next_ending: None,
+            listed: false,
         }
     }
 

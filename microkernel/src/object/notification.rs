@@ -101,6 +101,8 @@ pub struct Waiter {
     pub(crate) next_of_thread: Option<Ref<Waiter>>,
     /// The one before of the same thread; kept for watches only.
     pub(crate) previous_of_thread: Option<Ref<Waiter>>,
+    /// The notification is to be told of the thread's end.
+    pub(crate) is_watch: bool,
     /// Neighbours in the notification's ring, if it is in it.
     ring: Option<[Ref<Waiter>; 2]>,
 }
@@ -118,6 +120,7 @@ impl Waiter {
             bits,
             next_of_thread: None,
             previous_of_thread: None,
+            is_watch: false,
             ring: None,
         }
     }

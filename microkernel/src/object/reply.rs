@@ -19,12 +19,18 @@ impl Object for Reply {
 }
 
 impl Reply {
-    /// The right to answer `caller`, with one hold.
-    pub fn new(caller: Ref<Thread>) -> Reply {
+    /// The right to answer nobody yet, with one hold.
+    #[allow(clippy::new_without_default, reason = "there is nothing usual about it")]
+    pub fn new() -> Reply {
         Reply {
-            caller: Some(caller),
+            caller: None,
             holds: 1,
         }
+    }
+
+    /// From now on it is this caller that is answered.
+    pub fn set_caller(&mut self, caller: Ref<Thread>) {
+        self.caller = Some(caller);
     }
 
     /// Who waits for it; `None` once it is answered or has given up.

@@ -134,8 +134,6 @@ pub struct Thread {
     // Its life.
     /// Capabilities that refer to it.
     pub holds: u32,
-    /// The next thread that is to be ended.
-    pub next_ending: Option<Ref<Thread>>,
     /// Where its FPU state is saved; the machine's affair.
     pub fpu: Option<Frame>,
 }
@@ -192,7 +190,6 @@ impl Thread {
             futex: None,
             progress: None,
             holds: 1,
-            next_ending: None,
             fpu: None,
         }
     }

@@ -1,0 +1,159 @@
+//! From a handle to an object.
+//!
+//! The one place where handles, generations, kinds and access masks are checked.
+
+use super::Kernel;
+use crate::cap::{Cap, CapTable, Node};
+use crate::machine::Machine;
+use crate::memory::{Object, Ref};
+use crate::object::Thread;
+use libipc::abi::{Access, Error, Handle, Kind, SlotFlags, TableSelector};
+
+/// What a handle names.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The table that it is in.
+    pub table: Ref<CapTable>,
+    /// The slot's number.
+    pub index: u32,
+    /// The grant.
+    pub node: Ref<Node>,
+    /// The object's kind.
+    pub kind: Kind,
+    /// The object's address bits.
+    pub object: u64,
+    /// The grant's badge.
+    pub badge: u64,
+    /// The slot's access mask.
+    pub access: u32,
+    /// The slot's marks.
+    pub flags: SlotFlags,
+}
+
+impl Found {
+    /// The object, if it is of this kind and the slot gives these rights.
+    #[inline]
+    pub fn object<T: Object>(&self, kind: Kind, needed: Access) -> Result<Ref<T>, Error> {
+        if self.kind != kind {
+            return Err(Error::WrongKind);
+        }
+        if self.access & needed.bits() != needed.bits() {
+            return Err(Error::AccessDenied);
+        }
+        Ref::from_bits(self.object).ok_or(Error::WrongKind)
+    }
+}
+
+impl<M: Machine> Kernel<M> {
+    /// What a handle of a thread names.
+    #[inline]
+    pub(crate) fn find_in(&self, thread: Ref<Thread>, handle: Handle) -> Result<Found, Error> {
+        let selector = handle.table().ok_or(Error::BadHandle)?;
+        let table = self.memory.get(thread).table(selector);
+        let table = table.ok_or(Error::BadHandle)?;
+        let index = handle.index();
+        let slot = self.memory.table_get(table, index).ok_or(Error::BadHandle)?;
+        let any_generation = handle.generation() == 0 && selector != TableSelector::Private;
+        if slot.generation != handle.generation() && !any_generation {
+            return Err(Error::BadHandle);
+        }
+        let node = self.memory.node_of(&slot).ok_or(Error::BadHandle)?;
+        Ok(Found {
+            table,
+            index,
+            node: slot.node,
+            kind: node.kind(),
+            object: node.object(),
+            badge: node.badge(),
+            access: slot.access,
+            flags: slot.flags,
+        })
+    }
+
+    /// What a handle of the caller names.
+    #[inline]
+    pub(crate) fn find(&self, handle: Handle) -> Result<Found, Error> {
+        self.find_in(self.caller(), handle)
+    }
+
+    /// The object that a handle of the caller names.
+    #[inline]
+    pub(crate) fn object<T: Object>(
+        &self,
+        handle: Handle,
+        kind: Kind,
+        needed: Access,
+    ) -> Result<Ref<T>, Error> {
+        self.find(handle)?.object(kind, needed)
+    }
+
+    /// A table argument: a capability, or one of the caller's own.
+    pub(crate) fn table(&self, handle: Handle, needed: Access) -> Result<Ref<CapTable>, Error> {
+        let table = if handle.is_own_table() {
+            let selector = handle.table().ok_or(Error::BadHandle)?;
+            let own = self.memory.get(self.caller()).table(selector);
+            own.ok_or(Error::BadHandle)?
+        } else {
+            self.object(handle, Kind::Table, needed)?
+        };
+        if self.memory.get(table).has_ended() {
+            return Err(Error::Gone);
+        }
+        Ok(table)
+    }
+
+    /// An optional sender, as the kernel keeps it: one more slot of its node counts.
+    pub(crate) fn hold_sender(&mut self, handle: Handle) -> Result<Option<Cap>, Error> {
+        if !handle.is_some() {
+            return Ok(None);
+        }
+        let found = self.find(handle)?;
+        if found.kind != Kind::Sender {
+            return Err(Error::WrongKind);
+        }
+        self.memory.node_hold(found.node)?;
+        Ok(Some(Cap {
+            node: found.node,
+            access: found.access,
+        }))
+    }
+
+    /// Gives back what the kernel kept.
+    pub(crate) fn release_cap(&mut self, cap: Option<Cap>) {
+        if let Some(Cap { node, .. }) = cap {
+            self.release_node(node);
+        }
+    }
+
+    /// One slot less names a node.
+    pub(crate) fn release_node(&mut self, node: Ref<Node>) {
+        self.note_garbage();
+        self.memory.node_release(node, &mut self.garbage.nodes);
+    }
+
+    /// Puts a capability into the caller's private table. The node is new and has no slot yet;
+    /// it goes, with its object, if there is no room.
+    pub(crate) fn give(&mut self, node: Ref<Node>, access: u32) -> Result<Handle, Error> {
+        match self.give_slot(node, access) {
+            Ok(handle) => Ok(handle),
+            Err(error) => {
+                let (kind, object) = {
+                    let node = self.memory.get(node);
+                    (node.kind(), node.object())
+                };
+                self.memory.node_discard(node);
+                self.note_garbage();
+                self.drop_object(kind, object);
+                Err(error)
+            }
+        }
+    }
+
+    fn give_slot(&mut self, node: Ref<Node>, access: u32) -> Result<Handle, Error> {
+        let table = self.table(Handle::OWN_PRIVATE, Access::PUT)?;
+        let name = self
+            .memory
+            .table_put(table, 0, node, access, SlotFlags::empty())?;
+        Ok(name.handle(TableSelector::Private))
+    }
+}

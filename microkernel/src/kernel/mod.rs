@@ -1,0 +1,265 @@
+//! The kernel's state, and the doors through which the machine enters it.
+//!
+//! An event kernel: each entry does its work to the end and says what the CPU does next. Nothing
+//! here waits, and nothing is kept on a stack between two entries.
+//!
+//! * [`running`]: who runs: ready, blocked, preempted, timed;
+//! * [`lookup`]: from a handle to an object;
+//! * [`message`], [`transfer`], [`short`]: sending, receiving and answering;
+//! * [`waiting`]: notifications and futexes;
+//! * [`fault`]: exceptions and page faults as messages;
+//! * [`ending`]: how objects go, in bounded steps.
+//!
+//! Invariant between two entries: the current thread is runnable and in no queue, or there is none.
+
+pub mod ending;
+pub mod fault;
+pub mod lookup;
+pub mod message;
+pub mod running;
+pub mod short;
+pub mod transfer;
+pub mod waiting;
+
+use crate::cap::{CapTable, Nodes};
+use crate::machine::{Interrupt, Machine, Next};
+use crate::memory::{Fault, FaultAt, Memory, Pool, Ref};
+use crate::object::device::Irq;
+use crate::object::{Endpoint, Thread};
+use crate::sched::futex::Futexes;
+use crate::sched::ready::Ready;
+use crate::sched::timers::Timers;
+use crate::syscall;
+use libipc::abi::{Error, IpcCall, NEVER};
+
+/// How many CPUs the scheduler has room for.
+pub const CPUS: usize = 8;
+
+/// How many interrupt lines there can be.
+pub const LINES: usize = 256;
+
+/// The number of the system call that does nothing.
+const NULL_CALL: u8 = 8;
+
+/// What each CPU has for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    /// Who runs here.
+    current: Option<Ref<Thread>>,
+    /// Who is to run if the current thread cannot go on: it was handed the CPU.
+    next: Option<Ref<Thread>>,
+    /// Whose context the machine has. Its bases are in the CPU.
+    entered: Option<Ref<Thread>>,
+    /// Whose FPU state is in the CPU.
+    fpu: Option<Ref<Thread>>,
+    ready: Ready,
+    /// Somebody else may have to run.
+    reschedule: bool,
+    /// When the running thread's turn is over; `NEVER` while the CPU idles.
+    tick_ns: u64,
+    /// What the machine's timer is set to.
+    timer_ns: u64,
+}
+
+impl Cpu {
+    const IDLE: Cpu = Cpu {
+        current: None,
+        next: None,
+        entered: None,
+        fpu: None,
+        ready: Ready::EMPTY,
+        reschedule: false,
+        tick_ns: NEVER,
+        timer_ns: NEVER,
+    };
+}
+
+/// Objects that are being ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Garbage {
+    /// Nodes without slots, and nodes whose children are to be killed.
+    pub(crate) nodes: Nodes,
+    tables: Option<Ref<CapTable>>,
+    endpoints: Option<Ref<Endpoint>>,
+    pools: Option<Ref<Pool>>,
+    /// The priority of who caused it.
+    priority: u8,
+}
+
+impl Garbage {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+            && self.tables.is_none()
+            && self.endpoints.is_none()
+            && self.pools.is_none()
+    }
+}
+
+/// What was counted since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Entries into the kernel.
+    pub entries: u64,
+    /// FPU states loaded.
+    pub fpu_switches: u64,
+}
+
+/// Why a system call brings no value now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It failed.
+    Error(Error),
+    /// The thread waits, or its results are set already, or it has ended.
+    Done,
+    /// Memory that it needs has to be asked of a pager first; nothing has changed. The thread
+    /// faults, and makes the call again.
+    Fault(FaultAt, Side),
+    /// It has done a part and is to be made again; interrupts get their turn in between.
+    Again,
+}
+
+/// What a call wanted to do with memory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Read it.
+    Read,
+    /// Write it.
+    Write,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Error(error)
+    }
+}
+
+impl Stop {
+    /// What to do about memory that could not be resolved.
+    pub(crate) fn from_fault(at: FaultAt, side: Side) -> Stop {
+        match at.fault {
+            Fault::Pager { .. } => Stop::Fault(at, side),
+            fault => Stop::Error(fault.into()),
+        }
+    }
+}
+
+/// All state of the kernel.
+pub struct Kernel<M: Machine> {
+    /// Memory, and the objects in it.
+    pub memory: Memory<M>,
+    cpus: [Cpu; CPUS],
+    here: usize,
+    pub(crate) timers: Timers,
+    pub(crate) futexes: Futexes,
+    pub(crate) lines: [Option<Ref<Irq>>; LINES],
+    pub(crate) garbage: Garbage,
+    counters: Counters,
+}
+
+impl<M: Machine> Kernel<M> {
+    /// A kernel without threads.
+    pub fn new(memory: Memory<M>) -> Kernel<M> {
+        Kernel {
+            memory,
+            cpus: [Cpu::IDLE; CPUS],
+            here: 0,
+            timers: Timers::default(),
+            futexes: Futexes::EMPTY,
+            lines: [None; LINES],
+            garbage: Garbage::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What was counted since boot.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The CPU that runs this.
+    #[inline]
+    fn cpu(&mut self) -> &mut Cpu {
+        &mut self.cpus[self.here]
+    }
+
+    /// The thread that runs on this CPU.
+    #[inline]
+    pub fn current(&self) -> Option<Ref<Thread>> {
+        self.cpus[self.here].current
+    }
+
+    /// The thread that makes the call that is being carried out.
+    #[inline]
+    pub(crate) fn caller(&self) -> Ref<Thread> {
+        self.current().expect("a system call has a caller")
+    }
+
+    #[inline]
+    fn enter(&mut self) {
+        self.here = self.memory.machine().cpu() % CPUS;
+        self.counters.entries += 1;
+    }
+
+    /// Door: the current thread made a system call.
+    #[inline]
+    pub fn syscall(&mut self) -> Next {
+        self.enter();
+        let thread = self.caller();
+        let operation = self.memory.get(thread).context.operation();
+        let number = operation as u8;
+        if number == NULL_CALL {
+            self.memory.get_mut(thread).context.set_results(0, [0; 2]);
+            return Next::Resume;
+        }
+        match IpcCall::from_number(number) {
+            Some(call) => self.message_call(thread, call, operation),
+            None => self.plain_call(thread, operation),
+        }
+    }
+
+    fn plain_call(&mut self, thread: Ref<Thread>, operation: u64) -> Next {
+        let arguments = *self.memory.get(thread).context.arguments();
+        match syscall::dispatch(self, operation as u8, &arguments) {
+            Ok(values) => self.memory.get_mut(thread).context.set_results(0, values),
+            Err(stop) => self.stopped(thread, stop, |context, error| {
+                context.set_results(error as u64, [0; 2]);
+            }),
+        }
+        self.leave()
+    }
+
+    /// A call stops short of a result.
+    fn stopped(
+        &mut self,
+        thread: Ref<Thread>,
+        stop: Stop,
+        fail: impl FnOnce(&mut crate::object::context::Context, Error),
+    ) {
+        match stop {
+            Stop::Error(error) => fail(&mut self.memory.get_mut(thread).context, error),
+            Stop::Done => {}
+            Stop::Fault(at, side) => {
+                self.memory.get_mut(thread).context.restart_syscall();
+                self.memory_fault(thread, at, side);
+            }
+            Stop::Again => self.memory.get_mut(thread).context.restart_syscall(),
+        }
+    }
+
+    /// Door: the machine's timer, or a device.
+    pub fn interrupt(&mut self, interrupt: Interrupt) -> Next {
+        self.enter();
+        match interrupt {
+            Interrupt::Timer => self.timer(),
+            Interrupt::Line(line) => self.line(line),
+        }
+        self.leave()
+    }
+
+    /// Lets the first thread run.
+    pub fn start(&mut self) -> Next {
+        self.enter();
+        self.leave()
+    }
+}

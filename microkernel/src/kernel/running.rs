@@ -1,0 +1,300 @@
+//! Who runs.
+//!
+//! The current thread is in no queue. It goes on unless it blocked, ended, was suspended, or
+//! somebody of a higher priority became ready; a call hands the CPU straight to the thread that it
+//! wakes, without a detour through the ready queue.
+//!
+//! Turns end at a tick that does not move with each switch: a switch costs no timer, and a thread's
+//! first turn may be shorter than the others.
+
+use super::Kernel;
+use crate::machine::{Machine, Next};
+use crate::memory::Ref;
+use crate::object::{State, Thread};
+use crate::sched::timers::Owner;
+use libipc::abi::{Error, NEVER};
+
+/// Length of a turn.
+const TURN_NS: u64 = 5_000_000;
+
+impl<M: Machine> Kernel<M> {
+    /// A thread may run, if nothing else keeps it from it.
+    pub(crate) fn make_ready(&mut self, thread: Ref<Thread>) {
+        let entry = self.memory.get_mut(thread);
+        entry.state = State::Ready;
+        self.let_run(thread);
+    }
+
+    /// Queues a thread if it is runnable and neither queued nor running.
+    pub(crate) fn let_run(&mut self, thread: Ref<Thread>) {
+        let entry = self.memory.get(thread);
+        if !entry.is_runnable() || entry.queued || self.current() == Some(thread) {
+            return;
+        }
+        let cpu = &mut self.cpus[self.here];
+        cpu.ready.push(&mut self.memory, thread);
+        cpu.reschedule = true;
+    }
+
+    /// A thread may run, and gets the CPU next if the current thread blocked and nobody more
+    /// important wants it.
+    pub(crate) fn hand_over(&mut self, thread: Ref<Thread>) {
+        let entry = self.memory.get_mut(thread);
+        entry.state = State::Ready;
+        if entry.suspends > 0 {
+            return;
+        }
+        let cpu = self.cpu();
+        if cpu.next.is_none() {
+            cpu.next = Some(thread);
+            cpu.reschedule = true;
+        } else {
+            self.let_run(thread);
+        }
+    }
+
+    /// A thread does not run until it is made ready. It may have a deadline.
+    pub(crate) fn block(&mut self, thread: Ref<Thread>, state: State, deadline_ns: u64) {
+        self.memory.get_mut(thread).state = state;
+        if deadline_ns != NEVER {
+            self.timers
+                .insert(&mut self.memory, Owner::Thread(thread), deadline_ns);
+            self.set_timer(deadline_ns);
+        }
+        self.cpu().reschedule = true;
+    }
+
+    /// A thread leaves the ready queue or the CPU: it was suspended or has ended.
+    pub(crate) fn stop_running(&mut self, thread: Ref<Thread>) {
+        let cpu = &mut self.cpus[self.here];
+        if cpu.next == Some(thread) {
+            cpu.next = None;
+        }
+        if self.memory.get(thread).queued {
+            cpu.ready.remove(&mut self.memory, thread);
+        }
+        if cpu.current == Some(thread) {
+            cpu.reschedule = true;
+        }
+    }
+
+    /// Changes a thread's priority, in the ready queue too.
+    pub(crate) fn change_priority(&mut self, thread: Ref<Thread>, priority: u8) {
+        let cpu = &mut self.cpus[self.here];
+        let queued = self.memory.get(thread).queued;
+        if queued {
+            cpu.ready.remove(&mut self.memory, thread);
+        }
+        self.memory.get_mut(thread).priority = priority;
+        cpu.reschedule = true;
+        self.let_run(thread);
+    }
+
+    /// Whether a thread's FPU state is in the CPU.
+    pub(crate) fn owns_fpu(&self, thread: Ref<Thread>) -> bool {
+        self.cpus[self.here].fpu == Some(thread)
+    }
+
+    /// Takes off a thread's deadline.
+    #[inline]
+    pub(crate) fn stop_timer(&mut self, thread: Ref<Thread>) {
+        if self.memory.get(thread).timer.is_set() {
+            self.timers.remove(&mut self.memory, Owner::Thread(thread));
+        }
+    }
+
+    /// Sees to it that the timer fires at `deadline_ns` or before.
+    pub(crate) fn set_timer(&mut self, deadline_ns: u64) {
+        let cpu = self.cpu();
+        if deadline_ns < cpu.timer_ns {
+            cpu.timer_ns = deadline_ns;
+            self.memory.machine_mut().set_timer(Some(deadline_ns));
+        }
+    }
+
+    /// The timer fired: deadlines that have come, and the end of a turn.
+    pub(crate) fn timer(&mut self) {
+        let now = self.memory.machine().now_ns();
+        self.cpu().timer_ns = NEVER;
+        // At most as many as were set; each is taken off.
+        while let Some(owner) = self.timers.pop_due(&mut self.memory, now) {
+            match owner {
+                Owner::Thread(thread) => self.abort(thread, Error::TimedOut),
+                Owner::Notification(notification) => {
+                    let bits = self.memory.get(notification).timer_bits;
+                    self.signal_bits(notification, bits);
+                }
+            }
+        }
+        if now >= self.cpu().tick_ns {
+            self.end_turn();
+            self.cpu().tick_ns = now + TURN_NS;
+        }
+        self.program_timer();
+    }
+
+    /// The running thread's turn is over.
+    fn end_turn(&mut self) {
+        let Some(thread) = self.current() else { return };
+        let entry = self.memory.get_mut(thread);
+        entry.ran_ns += TURN_NS;
+        if entry.is_runnable() {
+            self.pass_on(thread);
+        }
+    }
+
+    /// The current thread goes behind the others of its priority.
+    pub(crate) fn pass_on(&mut self, thread: Ref<Thread>) {
+        let cpu = &mut self.cpus[self.here];
+        let priority = self.memory.get(thread).priority;
+        if cpu.ready.has_at_least(priority) {
+            cpu.ready.push(&mut self.memory, thread);
+            cpu.current = None;
+            cpu.reschedule = true;
+        }
+    }
+
+    /// Sets the machine's timer to what comes first.
+    fn program_timer(&mut self) {
+        let earliest = self.timers.earliest(&self.memory).unwrap_or(NEVER);
+        let cpu = self.cpu();
+        let wanted = earliest.min(cpu.tick_ns);
+        if wanted != cpu.timer_ns {
+            cpu.timer_ns = wanted;
+            self.memory
+                .machine_mut()
+                .set_timer((wanted != NEVER).then_some(wanted));
+        }
+    }
+
+    /// Ends an entry: cleans up, decides who runs, and makes it so.
+    #[inline]
+    pub(crate) fn leave(&mut self) -> Next {
+        let cpu = &self.cpus[self.here];
+        if !cpu.reschedule && self.is_clean() {
+            return match cpu.current {
+                Some(_) => Next::Resume,
+                None => Next::Idle,
+            };
+        }
+        self.choose()
+    }
+
+    fn choose(&mut self) -> Next {
+        loop {
+            if !self.is_clean() && !self.is_wanted_above(self.garbage.priority) {
+                if self.collect() {
+                    continue;
+                }
+                // There is more: let interrupts in, one of which is the timer's, now.
+                self.put_back();
+                self.idle();
+                self.set_timer(0);
+                return Next::Idle;
+            }
+            self.put_back();
+            let cpu = &mut self.cpus[self.here];
+            cpu.reschedule = false;
+            let Some(thread) = cpu.ready.pop(&mut self.memory) else {
+                self.idle();
+                return Next::Idle;
+            };
+            if self.run(thread) {
+                return Next::Resume;
+            }
+        }
+    }
+
+    /// Whether a thread of a higher priority than this could run.
+    fn is_wanted_above(&self, priority: u8) -> bool {
+        let cpu = &self.cpus[self.here];
+        let wants = |thread: Option<Ref<Thread>>| {
+            thread.is_some_and(|thread| {
+                let entry = self.memory.get(thread);
+                entry.is_runnable() && entry.priority > priority
+            })
+        };
+        cpu.ready.has_above(priority) || wants(cpu.current) || wants(cpu.next)
+    }
+
+    /// Puts who runs, or was handed the CPU, before the others of its priority.
+    fn put_back(&mut self) {
+        let cpu = &mut self.cpus[self.here];
+        let (current, next) = (cpu.current.take(), cpu.next.take());
+        for thread in [next, current].into_iter().flatten() {
+            let entry = self.memory.get(thread);
+            if entry.is_runnable() && !entry.queued {
+                self.cpus[self.here].ready.push_front(&mut self.memory, thread);
+            }
+        }
+    }
+
+    /// Makes a thread that is in no queue the current one. False if it cannot run any more.
+    pub(crate) fn run(&mut self, thread: Ref<Thread>) -> bool {
+        let space = self.memory.get(thread).space;
+        let loaded = space.is_some_and(|space| self.memory.space_load(space).is_ok());
+        if !loaded {
+            // Its space has ended, so no instruction of it can be fetched.
+            self.end_thread(thread);
+            return false;
+        }
+        self.enter_thread(thread);
+        if self.cpu().tick_ns == NEVER {
+            let due = self.memory.machine().now_ns() + TURN_NS;
+            self.cpu().tick_ns = due;
+            self.set_timer(due);
+        }
+        true
+    }
+
+    /// Gives the machine a thread's context, and the former one back its bases.
+    #[inline]
+    pub(crate) fn enter_thread(&mut self, thread: Ref<Thread>) {
+        let cpu = &mut self.cpus[self.here];
+        cpu.current = Some(thread);
+        if cpu.entered == Some(thread) {
+            return;
+        }
+        if let Some(old) = cpu.entered.replace(thread) {
+            let (old, machine) = self.memory.get_with_machine(old);
+            machine.save_bases(&mut old.context);
+        }
+        let owns_fpu = cpu.fpu == Some(thread);
+        let (thread, machine) = self.memory.get_with_machine(thread);
+        machine.fpu_allow(owns_fpu);
+        machine.enter(&mut thread.context);
+    }
+
+    /// Nobody runs: the tick rests.
+    fn idle(&mut self) {
+        self.leave_thread();
+        self.cpu().tick_ns = NEVER;
+        self.program_timer();
+    }
+
+    /// Takes a thread's bases out of the CPU: it idles, or the thread ends.
+    pub(crate) fn leave_thread(&mut self) {
+        let cpu = self.cpu();
+        cpu.current = None;
+        if let Some(old) = cpu.entered.take() {
+            let (old, machine) = self.memory.get_with_machine(old);
+            machine.save_bases(&mut old.context);
+        }
+    }
+
+    /// Brings a thread's context up to date before it is looked at or copied.
+    pub(crate) fn sync_context(&mut self, thread: Ref<Thread>) {
+        if self.cpu().entered == Some(thread) {
+            let (thread, machine) = self.memory.get_with_machine(thread);
+            machine.save_bases(&mut thread.context);
+        }
+    }
+
+    /// After a thread's bases were set: loads them if the CPU has them.
+    pub(crate) fn reload_bases(&mut self, thread: Ref<Thread>) {
+        if self.cpu().entered == Some(thread) {
+            let (thread, machine) = self.memory.get_with_machine(thread);
+            machine.enter(&mut thread.context);
+        }
+    }
+}

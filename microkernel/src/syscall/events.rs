@@ -1,0 +1,161 @@
+//! Endpoints, kept replies, notifications, timers and futexes.
+
+use super::spaces::at_address;
+use super::truth;
+use crate::kernel::{Kernel, Side, Stop};
+use crate::machine::Machine;
+use crate::memory::{FutexKey, Ref};
+use crate::object::thread::Holder;
+use crate::object::{Endpoint, Notification, Owed, Reply, State};
+use crate::sched::timers::Owner;
+use libipc::abi::{Access, Error, Handle, Kind, NEVER};
+
+impl<M: Machine> Kernel<M> {
+    pub(super) fn endpoint_create(
+        &mut self,
+        pool: Handle,
+        keep_queued: u64,
+    ) -> Result<Handle, Stop> {
+        let pool = self.payer(pool)?;
+        let endpoint = Endpoint::new(truth(keep_queued)?);
+        let endpoint = self.memory.create(pool, endpoint)?;
+        self.give_new(pool, Kind::Receiver, endpoint)
+    }
+
+    pub(super) fn endpoint_bind(
+        &mut self,
+        receiver: Handle,
+        notification: Handle,
+    ) -> Result<(), Stop> {
+        let endpoint = self.object(receiver, Kind::Receiver, Access::USE)?;
+        let notification = self.object(notification, Kind::Notification, Access::WAIT)?;
+        self.bind(endpoint, notification)?;
+        Ok(())
+    }
+
+    pub(super) fn reply_keep(&mut self) -> Result<Handle, Stop> {
+        let thread = self.caller();
+        let caller = self.keep_owed(thread)?;
+        let pool = self.memory.pool_of(thread);
+        let reply = self.memory.create(pool, Reply::new())?;
+        let handle = self.give_new(pool, Kind::Reply, reply)?;
+        self.memory.get_mut(reply).set_caller(caller);
+        self.memory.get_mut(caller).holder = Holder::Reply(reply);
+        self.memory.get_mut(thread).owed = Owed::Nothing;
+        Ok(handle)
+    }
+
+    pub(super) fn notification_create(
+        &mut self,
+        pool: Handle,
+        sticky: u64,
+    ) -> Result<Handle, Stop> {
+        let pool = self.payer(pool)?;
+        let notification = self.memory.create(pool, Notification::new(sticky))?;
+        self.give_new(pool, Kind::Notification, notification)
+    }
+
+    pub(super) fn signal(&mut self, notification: Handle, bits: u64) -> Result<(), Stop> {
+        let notification = self.object(notification, Kind::Notification, Access::SIGNAL)?;
+        self.signal_bits(notification, bits);
+        Ok(())
+    }
+
+    pub(super) fn notification_clear(
+        &mut self,
+        notification: Handle,
+        bits: u64,
+    ) -> Result<u64, Stop> {
+        let notification: Ref<Notification> =
+            self.object(notification, Kind::Notification, Access::WAIT)?;
+        Ok(self.memory.get_mut(notification).clear(bits))
+    }
+
+    pub(super) fn timer_set(
+        &mut self,
+        notification: Handle,
+        bits: u64,
+        deadline: u64,
+    ) -> Result<(), Stop> {
+        let notification: Ref<Notification> =
+            self.object(notification, Kind::Notification, Access::WAIT)?;
+        if self.memory.get(notification).ended {
+            return Err(Error::Gone.into());
+        }
+        let owner = Owner::Notification(notification);
+        self.timers.remove(&mut self.memory, owner);
+        if deadline != NEVER {
+            self.memory.get_mut(notification).timer_bits = bits;
+            self.timers.insert(&mut self.memory, owner, deadline);
+            self.set_timer(deadline);
+        }
+        Ok(())
+    }
+
+    /// The key of a word of the caller's memory.
+    fn futex_key(&mut self, address: u64) -> Result<FutexKey, Stop> {
+        if !address.is_multiple_of(4) {
+            return Err(Error::InvalidArgument.into());
+        }
+        let space = self.own_space();
+        self.memory
+            .futex_key(space, address)
+            .map_err(|fault| at_address(address, fault, Side::Read))
+    }
+
+    /// Fails with `WouldBlock` unless a word of the caller's memory has this value.
+    fn check_word(&mut self, address: u64, expected: u64) -> Result<(), Stop> {
+        let space = self.own_space();
+        let word = self
+            .memory
+            .load_word(space, address)
+            .map_err(|fault| at_address(address, fault, Side::Read))?;
+        if word as u64 != expected {
+            return Err(Error::WouldBlock.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn futex_wait(
+        &mut self,
+        address: u64,
+        expected: u64,
+        deadline: u64,
+    ) -> Result<(), Stop> {
+        let key = self.futex_key(address)?;
+        self.check_word(address, expected)?;
+        let thread = self.caller();
+        self.may_wait(thread, deadline)?;
+        self.futexes.enter(&mut self.memory, thread, key);
+        self.block(thread, State::Futex, deadline);
+        Err(Stop::Done)
+    }
+
+    pub(super) fn futex_wake(&mut self, address: u64, count: u64) -> Result<u64, Stop> {
+        let key = self.futex_key(address)?;
+        Ok(self.wake_futex(key, count))
+    }
+
+    pub(super) fn futex_requeue(
+        &mut self,
+        from: u64,
+        to: u64,
+        wake: u64,
+        move_count: u64,
+        expected: u64,
+    ) -> Result<(u64, u64), Stop> {
+        let target = self.futex_key(to)?;
+        let source = self.futex_key(from)?;
+        self.check_word(from, expected)?;
+        let woken = self.wake_futex(source, wake);
+        let mut moved = 0;
+        while moved < move_count && source != target {
+            let Some(thread) = self.futexes.pop(&mut self.memory, source) else {
+                break;
+            };
+            self.futexes.enter(&mut self.memory, thread, target);
+            moved += 1;
+        }
+        Ok((woken, moved))
+    }
+}

@@ -1,0 +1,467 @@
+//! Threads.
+
+use super::truth;
+use crate::cap::Cap;
+use crate::kernel::{Kernel, Side, Stop};
+use crate::machine::Machine;
+use crate::memory::{FrameKind, Intent, Pool, Ref, Space};
+use crate::object::context::Context;
+use crate::object::thread::HIGHEST_PRIORITY;
+use crate::object::{Notification, State, Thread, Waiter};
+use libipc::abi::{Access, Error, Handle, Kind, Registers, USER_END};
+
+/// Bytes of [`Registers`] in a program's memory.
+const REGISTER_BYTES: usize = size_of::<Registers>();
+
+/// Where a new thread lives.
+struct Home {
+    space: Handle,
+    private: Handle,
+    files: Handle,
+    fs: Handle,
+}
+
+impl<M: Machine> Kernel<M> {
+    pub(super) fn thread_yield(&mut self) -> Result<(), Stop> {
+        let thread = self.caller();
+        self.memory.get_mut(thread).context.set_results(0, [0; 2]);
+        self.pass_on(thread);
+        Err(Stop::Done)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the call has them")]
+    pub(super) fn thread_create(
+        &mut self,
+        pool: Handle,
+        space: Handle,
+        private: Handle,
+        files: Handle,
+        fs: Handle,
+        label: u64,
+        exceptions: Handle,
+    ) -> Result<Handle, Stop> {
+        let pool = self.payer(pool)?;
+        let home = Home {
+            space,
+            private,
+            files,
+            fs,
+        };
+        let thread = self.new_thread(pool, home, label)?;
+        let exceptions = match self.hold_sender(exceptions) {
+            Ok(exceptions) => exceptions,
+            Err(error) => {
+                self.drop_object(Kind::Thread, thread.to_bits());
+                return Err(error.into());
+            }
+        };
+        self.memory.get_mut(thread).exceptions = exceptions;
+        self.give_new(pool, Kind::Thread, thread)
+    }
+
+    /// Makes a thread with one hold, the caller's of this function.
+    fn new_thread(
+        &mut self,
+        pool: Ref<Pool>,
+        home: Home,
+        label: u64,
+    ) -> Result<Ref<Thread>, Error> {
+        let space: Ref<Space> = self.object(home.space, Kind::Space, Access::MAKE_THREAD)?;
+        if self.memory.get(space).has_ended() {
+            return Err(Error::Gone);
+        }
+        let tables = [
+            self.table(home.files, Access::USE_TABLE)?,
+            self.table(home.private, Access::USE_TABLE)?,
+            self.table(home.fs, Access::USE_TABLE)?,
+        ];
+        let thread = self.memory.create(pool, Thread::new())?;
+        self.memory.get_mut(thread).label = label;
+        let held = self.hold_home(thread, space, tables);
+        if let Err(error) = held {
+            self.drop_object(Kind::Thread, thread.to_bits());
+            return Err(error);
+        }
+        Ok(thread)
+    }
+
+    fn hold_home(
+        &mut self,
+        thread: Ref<Thread>,
+        space: Ref<Space>,
+        tables: [Ref<crate::cap::CapTable>; 3],
+    ) -> Result<(), Error> {
+        self.memory.space_hold(space)?;
+        self.memory.get_mut(thread).space = Some(space);
+        for (place, table) in tables.into_iter().enumerate() {
+            self.hold_object(Kind::Table, table.to_bits())?;
+            self.memory.get_mut(thread).tables[place] = Some(table);
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the call has them")]
+    pub(super) fn thread_fork(
+        &mut self,
+        pool: Handle,
+        like: Handle,
+        space: Handle,
+        private: Handle,
+        files: Handle,
+        fs: Handle,
+        label: u64,
+        stack: u64,
+    ) -> Result<Handle, Stop> {
+        let pool = self.payer(pool)?;
+        let like: Ref<Thread> = self.object(like, Kind::Thread, Access::REGISTERS)?;
+        let model = self.memory.get(like);
+        if model.state != State::Answer || model.fault.is_some() {
+            return Err(Error::WrongState.into());
+        }
+        let home = Home {
+            space,
+            private,
+            files,
+            fs,
+        };
+        let thread = self.new_thread(pool, home, label)?;
+        if let Err(error) = self.copy_registers(like, thread, pool, stack) {
+            self.drop_object(Kind::Thread, thread.to_bits());
+            return Err(error.into());
+        }
+        self.give_new(pool, Kind::Thread, thread)
+    }
+
+    /// Makes a new thread continue where `like` waits, as if its call had brought nothing.
+    fn copy_registers(
+        &mut self,
+        like: Ref<Thread>,
+        thread: Ref<Thread>,
+        pool: Ref<Pool>,
+        stack: u64,
+    ) -> Result<(), Error> {
+        self.sync_context(like);
+        let model = self.memory.get(like);
+        let (mut context, priority, area) = (model.context.clone(), model.priority, model.fpu);
+        let exceptions = model.exceptions.as_ref().map(|cap| (cap.node, cap.access));
+        context.set_received(0, 0, 0);
+        if stack != 0 {
+            context.set_rsp(stack);
+        }
+        if let Some(area) = area {
+            let copy = self.memory.take_frame(pool, FrameKind::Kernel)?;
+            self.memory.get_mut(thread).fpu = Some(copy);
+            if self.owns_fpu(like) {
+                self.save_fpu();
+            }
+            self.memory.machine_mut().copy_frame(area, copy);
+        }
+        if let Some((node, access)) = exceptions {
+            self.memory.node_hold(node)?;
+            self.memory.get_mut(thread).exceptions = Some(Cap { node, access });
+        }
+        let entry = self.memory.get_mut(thread);
+        entry.context = context;
+        entry.priority = priority;
+        Ok(())
+    }
+
+    /// A thread that has not ended.
+    fn living(&self, thread: Handle, needed: Access) -> Result<Ref<Thread>, Error> {
+        let thread: Ref<Thread> = self.object(thread, Kind::Thread, needed)?;
+        if self.memory.get(thread).state == State::Ended {
+            return Err(Error::WrongState);
+        }
+        Ok(thread)
+    }
+
+    pub(super) fn thread_start(
+        &mut self,
+        thread: Handle,
+        instruction_pointer: u64,
+        stack_pointer: u64,
+        argument: u64,
+    ) -> Result<(), Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        let mut context = Context::new(instruction_pointer, stack_pointer)
+            .map_err(|_| Error::InvalidArgument)?;
+        context.set_arguments([argument, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.stop_waiting(thread);
+        let entry = self.memory.get_mut(thread);
+        entry.context = context;
+        entry.fault = None;
+        entry.progress = None;
+        entry.suspends = entry.suspends.saturating_sub(1);
+        self.reload_bases(thread);
+        self.let_run(thread);
+        if thread == self.caller() {
+            // Its registers are no longer those of the call.
+            return Err(Stop::Done);
+        }
+        Ok(())
+    }
+
+    pub(super) fn thread_suspend(&mut self, thread: Handle) -> Result<u64, Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        let entry = self.memory.get_mut(thread);
+        let was = entry.suspends;
+        entry.suspends = was.checked_add(1).ok_or(Error::Exhausted)?;
+        self.stop_running(thread);
+        Ok(was as u64)
+    }
+
+    pub(super) fn thread_resume(&mut self, thread: Handle) -> Result<u64, Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        let entry = self.memory.get_mut(thread);
+        let was = entry.suspends;
+        entry.suspends = was.saturating_sub(1);
+        self.let_run(thread);
+        Ok(was as u64)
+    }
+
+    pub(super) fn thread_end(&mut self, thread: Handle) -> Result<(), Stop> {
+        let thread = self.object(thread, Kind::Thread, Access::CONTROL)?;
+        self.end_thread(thread);
+        Ok(())
+    }
+
+    pub(super) fn thread_exit(&mut self) -> Result<(), Stop> {
+        let thread = self.caller();
+        self.end_thread(thread);
+        Err(Stop::Done)
+    }
+
+    pub(super) fn thread_interrupt(&mut self, thread: Handle) -> Result<(), Stop> {
+        let thread = self.object(thread, Kind::Thread, Access::CONTROL)?;
+        self.interrupt_thread(thread);
+        Ok(())
+    }
+
+    /// A thread whose registers may be looked at: it lives and does not run.
+    fn stopped_thread(&self, thread: Handle) -> Result<Ref<Thread>, Error> {
+        let thread = self.living(thread, Access::REGISTERS)?;
+        if !self.memory.get(thread).is_stopped() {
+            return Err(Error::WrongState);
+        }
+        Ok(thread)
+    }
+
+    pub(super) fn thread_get_registers(&mut self, thread: Handle, into: u64) -> Result<(), Stop> {
+        let thread = self.stopped_thread(thread)?;
+        let own = self.own_space();
+        let target = self
+            .memory
+            .span(own, into, REGISTER_BYTES, Intent::Write)
+            .map_err(|at| Stop::from_fault(at, Side::Write))?;
+        self.sync_context(thread);
+        let words = to_words(&self.memory.get(thread).context.registers());
+        let mut bytes = [0; REGISTER_BYTES];
+        for (place, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
+        self.memory.write_span(&target, &bytes);
+        Ok(())
+    }
+
+    pub(super) fn thread_set_registers(&mut self, thread: Handle, from: u64) -> Result<(), Stop> {
+        let thread = self.stopped_thread(thread)?;
+        let own = self.own_space();
+        let source = self
+            .memory
+            .span(own, from, REGISTER_BYTES, Intent::Read)
+            .map_err(|at| Stop::from_fault(at, Side::Read))?;
+        let mut bytes = [0; REGISTER_BYTES];
+        self.memory.read_span(&source, &mut bytes);
+        let mut words = [0; REGISTER_BYTES / 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        let entry = self.memory.get_mut(thread);
+        entry
+            .context
+            .set_registers(&from_words(&words))
+            .map_err(|_| Error::InvalidArgument)?;
+        entry.progress = None;
+        self.reload_bases(thread);
+        Ok(())
+    }
+
+    pub(super) fn thread_set_label(&mut self, thread: Handle, label: u64) -> Result<(), Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        self.memory.get_mut(thread).label = label;
+        Ok(())
+    }
+
+    pub(super) fn thread_set_priority(
+        &mut self,
+        thread: Handle,
+        priority: u64,
+    ) -> Result<(), Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        if priority > HIGHEST_PRIORITY as u64 {
+            return Err(Error::InvalidArgument.into());
+        }
+        if priority > self.memory.get(self.caller()).priority as u64 {
+            return Err(Error::AccessDenied.into());
+        }
+        self.change_priority(thread, priority as u8);
+        Ok(())
+    }
+
+    pub(super) fn thread_set_clear_address(
+        &mut self,
+        thread: Handle,
+        address: u64,
+    ) -> Result<(), Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        if address % 4 != 0 || address >= USER_END {
+            return Err(Error::InvalidArgument.into());
+        }
+        self.memory.get_mut(thread).clear_address = address;
+        Ok(())
+    }
+
+    pub(super) fn thread_set_base(
+        &mut self,
+        thread: Handle,
+        which: u64,
+        base: u64,
+    ) -> Result<(), Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        if thread != self.caller() && !self.memory.get(thread).is_stopped() {
+            return Err(Error::WrongState.into());
+        }
+        self.sync_context(thread);
+        let context = &mut self.memory.get_mut(thread).context;
+        let set = match truth(which)? {
+            false => context.set_fs_base(base),
+            true => context.set_gs_base(base),
+        };
+        set.map_err(|_| Error::InvalidArgument)?;
+        self.reload_bases(thread);
+        Ok(())
+    }
+
+    pub(super) fn thread_status(&mut self, thread: Handle) -> Result<(u64, u64), Stop> {
+        let thread: Ref<Thread> = self.object(thread, Kind::Thread, Access::OBSERVE)?;
+        let entry = self.memory.get(thread);
+        Ok((entry.status_word(), entry.ran_ns))
+    }
+
+    pub(super) fn thread_watch(
+        &mut self,
+        thread: Handle,
+        notification: Handle,
+        bits: u64,
+    ) -> Result<(), Stop> {
+        let thread: Ref<Thread> = self.object(thread, Kind::Thread, Access::OBSERVE)?;
+        let notification: Ref<Notification> =
+            self.object(notification, Kind::Notification, Access::SIGNAL)?;
+        if self.memory.get(thread).state == State::Ended {
+            self.signal_bits(notification, bits);
+            return Ok(());
+        }
+        self.hold_object(Kind::Notification, notification.to_bits())?;
+        let pool = self.memory.pool_of(self.caller());
+        let next = self.memory.get(thread).watches;
+        let mut watch = Waiter::new(thread, notification, bits);
+        watch.is_watch = true;
+        watch.next_of_thread = next;
+        let watch = match self.memory.create(pool, watch) {
+            Ok(watch) => watch,
+            Err(error) => {
+                self.drop_object(Kind::Notification, notification.to_bits());
+                return Err(error.into());
+            }
+        };
+        if let Some(next) = next {
+            self.memory.get_mut(next).previous_of_thread = Some(watch);
+        }
+        self.memory.get_mut(thread).watches = Some(watch);
+        Ok(())
+    }
+
+    pub(super) fn thread_set_files(&mut self, thread: Handle, files: Handle) -> Result<(), Stop> {
+        let thread = self.living(thread, Access::CONTROL)?;
+        let files = self.table(files, Access::USE_TABLE)?;
+        self.hold_object(Kind::Table, files.to_bits())?;
+        let place = &mut self.memory.get_mut(thread).tables
+            [libipc::abi::TableSelector::Files as usize];
+        if let Some(old) = place.replace(files) {
+            self.release_table(old);
+        }
+        Ok(())
+    }
+}
+
+fn to_words(all: &Registers) -> [u64; REGISTER_BYTES / 8] {
+    [
+        all.rax,
+        all.rbx,
+        all.rcx,
+        all.rdx,
+        all.rsi,
+        all.rdi,
+        all.rbp,
+        all.rsp,
+        all.r8,
+        all.r9,
+        all.r10,
+        all.r11,
+        all.r12,
+        all.r13,
+        all.r14,
+        all.r15,
+        all.rip,
+        all.rflags,
+        all.fs_base,
+        all.gs_base,
+    ]
+}
+
+fn from_words(words: &[u64; REGISTER_BYTES / 8]) -> Registers {
+    let [
+        rax,
+        rbx,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        rbp,
+        rsp,
+        r8,
+        r9,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14,
+        r15,
+        rip,
+        rflags,
+        fs_base,
+        gs_base,
+    ] = *words;
+    Registers {
+        rax,
+        rbx,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        rbp,
+        rsp,
+        r8,
+        r9,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14,
+        r15,
+        rip,
+        rflags,
+        fs_base,
+        gs_base,
+    }
+}
