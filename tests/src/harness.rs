@@ -9,6 +9,8 @@ use core::fmt::{self, Write};
 use core::panic::Location;
 
 use libipc::Error;
+use libipc::protocol::files::FileError;
+use libipc::protocol::process::{Errno, ProcessError};
 use libipc::wire::CallError;
 use runtime::{println, start};
 
@@ -38,6 +40,27 @@ impl<E: fmt::Debug> From<CallError<E>> for Failure {
     #[track_caller]
     fn from(error: CallError<E>) -> Failure {
         Failure::new(Location::caller(), format_args!("call failed: {error:?}"))
+    }
+}
+
+impl From<Errno> for Failure {
+    #[track_caller]
+    fn from(error: Errno) -> Failure {
+        Failure::new(Location::caller(), format_args!("refused with {error:?}"))
+    }
+}
+
+impl From<ProcessError> for Failure {
+    #[track_caller]
+    fn from(error: ProcessError) -> Failure {
+        Failure::new(Location::caller(), format_args!("refused with {error:?}"))
+    }
+}
+
+impl From<FileError> for Failure {
+    #[track_caller]
+    fn from(error: FileError) -> Failure {
+        Failure::new(Location::caller(), format_args!("refused with {error:?}"))
     }
 }
 
@@ -91,14 +114,29 @@ pub fn parameter(key: &str) -> Option<u64> {
 }
 
 /// Makes a program of the named test functions, run in this order.
+///
+/// With `child NAME;` before them, the program does what the function `NAME` says when its first
+/// argument is `child`: a test that needs another image starts its own again.
 #[macro_export]
 macro_rules! suite {
-    ($($test:ident),* $(,)?) => {
+    (child $child:ident; $($test:ident),* $(,)?) => {
+        $crate::suite! { @run
+            if runtime::start::argument(1) == Some("child") {
+                return $child();
+            };
+            $($test),*
+        }
+    };
+    (@run $first:stmt; $($test:ident),*) => {
         runtime::entry!(run_suite);
 
         fn run_suite() -> i32 {
+            $first
             $crate::harness::run(&[$((stringify!($test), $test)),*])
         }
+    };
+    ($($test:ident),* $(,)?) => {
+        $crate::suite! { @run {}; $($test),* }
     };
 }
 

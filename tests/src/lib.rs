@@ -8,6 +8,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod child;
 pub mod harness;
 pub mod mail;
 pub mod random;

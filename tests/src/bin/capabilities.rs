@@ -6,7 +6,7 @@ use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
 use runtime::syscall;
-use tests::{Mail, Outcome, Worker, check, check_eq};
+use tests::{Outcome, check, check_eq};
 
 tests::suite! {
     a_derived_capability_ends_with_its_revocation_and_the_source_stays,

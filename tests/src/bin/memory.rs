@@ -1,16 +1,17 @@
 //! Address spaces: mapping, snapshots, windows, and what processes see of them.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use libipc::abi::{Access, PAGE_BYTES, Protection, USER_END};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
-use runtime::process::{self, Fork, exit_status, fork, wait};
-use runtime::{sync, syscall};
+use runtime::process::{self, Fork, fork};
+use runtime::syscall;
+use tests::child::{SharedPage, check_child, child, in_child};
 use tests::space::READ_WRITE;
-use tests::{Failure, Outcome, Space, check, check_eq};
+use tests::{Outcome, PATIENCE, Space, after, check, check_eq};
 
 tests::suite! {
     mapped_pages_begin_as_zeros_and_keep_what_is_written,
@@ -390,21 +391,6 @@ fn a_revoked_window_maps_no_more_and_keeps_what_was_settled() -> Outcome {
     Ok(())
 }
 
-/// Waits for a child that must end with 0.
-fn check_child(child: u32) -> Outcome {
-    let waited = wait(child as i32, 0).map_err(errno)?;
-    check_eq!(exit_status(waited.status), Some(0));
-    Ok(())
-}
-
-#[track_caller]
-fn errno(error: libipc::protocol::process::Errno) -> Failure {
-    Failure::new(
-        core::panic::Location::caller(),
-        format_args!("refused with {error:?}"),
-    )
-}
-
 /// Word 0 of a page of a mapping.
 fn word(pages: &Mapping, page: u64) -> &AtomicU64 {
     // SAFETY: mapped as long as `pages`, aligned, used as an atomic only.
@@ -444,7 +430,7 @@ fn parent_and_child_write_the_same_pages_and_keep_their_own() -> Outcome {
         word(&pages, page).store(5000 + page, SeqCst);
     }
     for child in children {
-        check_child(child.map_err(errno)?)?;
+        check_child(child?)?;
     }
     for page in 0..PAGES {
         let expected = if page % 3 == 1 { 5000 + page } else { page };
@@ -453,73 +439,41 @@ fn parent_and_child_write_the_same_pages_and_keep_their_own() -> Outcome {
     Ok(())
 }
 
-/// Memory that stays shared with children: pages seen through a window on themselves.
-struct SharedPages {
-    here: Mapping,
-    _source: Mapping,
-}
-
-fn shared_pages() -> Result<SharedPages, Error> {
-    let source = Mapping::anonymous(1)?;
-    let window = source.make_window(Access::READ | Access::WRITE)?;
-    let here = Mapping::window(window, READ_WRITE)?;
-    syscall::cap_close(window)?;
-    Ok(SharedPages {
-        here,
-        _source: source,
-    })
-}
-
 fn memory_shared_by_a_window_stays_shared_across_a_fork() -> Outcome {
-    let pages = shared_pages()?;
-    let cell = word(&pages.here, 0);
-    cell.store(1, SeqCst);
-    match fork().map_err(errno)? {
-        Fork::Child => {
-            let seen = cell.swap(2, SeqCst);
-            process::exit(i32::from(seen != 1))
-        }
-        Fork::Parent(child) => check_child(child)?,
-    }
-    check_eq!(cell.load(SeqCst), 2);
+    let shared = SharedPage::new()?;
+    shared.word(0).store(1, SeqCst);
+    in_child(|| {
+        check_eq!(shared.word(0).swap(2, SeqCst), 1);
+        Ok(())
+    })?;
+    check_eq!(shared.word(0).load(SeqCst), 2);
     Ok(())
 }
 
 fn a_child_reads_everything_after_its_parent_has_died() -> Outcome {
     const PAGES: u64 = 300;
-    let shared = shared_pages()?;
-    let report = word(&shared.here, 0);
-    // SAFETY: the upper half of the same word, as a futex.
-    let done = unsafe { &*((shared.here.address() + 64) as *const AtomicU32) };
+    let shared = SharedPage::new()?;
     let pages = Mapping::anonymous(PAGES)?;
-    match fork().map_err(errno)? {
-        Fork::Parent(child) => check_child(child)?,
-        Fork::Child => {
-            for page in 0..PAGES {
-                word(&pages, page).store(page * 3, SeqCst);
-            }
-            match fork() {
-                // The parent writes over some of it and dies at once.
-                Ok(Fork::Parent(_)) => {
-                    word(&pages, 7).store(0, SeqCst);
-                    process::exit(0)
-                }
-                Ok(Fork::Child) => {
-                    while process::getppid() != 1 {
-                        let _ = syscall::thread_yield();
-                    }
-                    let intact =
-                        (0..PAGES).filter(|page| word(&pages, *page).load(SeqCst) == page * 3);
-                    report.store(intact.count() as u64, SeqCst);
-                    done.store(1, SeqCst);
-                    sync::wake(done, 1);
-                    process::exit(0)
-                }
-                Err(_) => process::exit(1),
-            }
+    in_child(|| {
+        for page in 0..PAGES {
+            word(&pages, page).store(page * 3, SeqCst);
         }
-    }
-    sync::wait_while(done, 0);
-    check_eq!(report.load(SeqCst), PAGES);
+        child(|| {
+            let orphaned = after(PATIENCE)?;
+            while process::getppid() != 1 {
+                check!(syscall::clock()? < orphaned, "the parent lives on");
+                syscall::thread_yield()?;
+            }
+            let intact = (0..PAGES).filter(|page| word(&pages, *page).load(SeqCst) == page * 3);
+            shared.word(1).store(intact.count() as u64, SeqCst);
+            shared.word(0).store(1, SeqCst);
+            Ok(())
+        })?;
+        // The parent writes over some of it and dies.
+        word(&pages, 7).store(0, SeqCst);
+        Ok(())
+    })?;
+    shared.wait_for(0, 1)?;
+    check_eq!(shared.word(1).load(SeqCst), PAGES);
     Ok(())
 }
