@@ -12,7 +12,7 @@ use crate::cap::node::Killed;
 use crate::cap::{CapTable, Fate, Node};
 use crate::machine::Machine;
 use crate::memory::{AnyRef, Ending, FutexKey, Pool, Progress, Ref, Space, Window};
-use crate::object::device::{Irq, IoPorts, PhysicalRange};
+use crate::object::device::{IoPorts, Irq, PhysicalRange};
 use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread, Waiter};
 use libipc::abi::{Error, Kind};
 
@@ -76,10 +76,7 @@ impl<M: Machine> Kernel<M> {
                 self.forget_endpoint(endpoint);
             }
         } else if let Some(table) = tables {
-            if !self
-                .memory
-                .table_empty_step(table, &mut self.garbage.nodes)
-            {
+            if !self.memory.table_empty_step(table, &mut self.garbage.nodes) {
                 let entry = self.memory.get_mut(table);
                 entry.listed = false;
                 self.garbage.tables = entry.next_ending.take();
@@ -101,9 +98,7 @@ impl<M: Machine> Kernel<M> {
 
     fn node_step(&mut self, node: Ref<Node>) {
         if self.memory.get(node).is_revoking() {
-            let killed = self
-                .memory
-                .node_kill_below(node, &mut self.garbage.nodes);
+            let killed = self.memory.node_kill_below(node, &mut self.garbage.nodes);
             if let Killed::One(kind, object) = killed {
                 self.drop_object(kind, object);
             }
@@ -461,10 +456,7 @@ impl<M: Machine> Kernel<M> {
                 break;
             };
             self.stop_timer(thread);
-            self.memory
-                .get_mut(thread)
-                .context
-                .set_results(0, [0; 2]);
+            self.memory.get_mut(thread).context.set_results(0, [0; 2]);
             self.make_ready(thread);
             woken += 1;
         }
@@ -593,9 +585,7 @@ impl<M: Machine> Kernel<M> {
         if !self.memory.get(node).is_alive() {
             return Ended::Remnant;
         }
-        let killed = self
-            .memory
-            .node_kill_below(node, &mut self.garbage.nodes);
+        let killed = self.memory.node_kill_below(node, &mut self.garbage.nodes);
         let (kind, object) = match killed {
             Killed::One(kind, object) => (kind, object),
             Killed::Nothing => self.memory.node_kill(node, &mut self.garbage.nodes),

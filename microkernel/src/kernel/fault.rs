@@ -76,7 +76,12 @@ impl<M: Machine> Kernel<M> {
         let (kind, address, access, pager) = match fault {
             Fault::Pager { pager, address, .. } => (FaultKind::Page, address, access, Some(pager)),
             Fault::Missing => (FaultKind::Page, address, access, None),
-            Fault::Denied => (FaultKind::Page, address, access | FaultMessage::PRESENT, None),
+            Fault::Denied => (
+                FaultKind::Page,
+                address,
+                access | FaultMessage::PRESENT,
+                None,
+            ),
             Fault::NoMemory => (FaultKind::OutOfMemory, address, access, None),
         };
         self.tell_fault(thread, kind, address, access, code, pager);

@@ -52,7 +52,10 @@ impl<M: Machine> Kernel<M> {
         let table = self.memory.get(thread).table(selector);
         let table = table.ok_or(Error::BadHandle)?;
         let index = handle.index();
-        let slot = self.memory.table_get(table, index).ok_or(Error::BadHandle)?;
+        let slot = self
+            .memory
+            .table_get(table, index)
+            .ok_or(Error::BadHandle)?;
         let any_generation = handle.generation() == 0 && selector != TableSelector::Private;
         if slot.generation != handle.generation() && !any_generation {
             return Err(Error::BadHandle);

@@ -260,11 +260,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Delivers what an endpoint has for a receiver; false if there is nothing.
-    fn take_message(
-        &mut self,
-        thread: Ref<Thread>,
-        endpoint: Ref<Endpoint>,
-    ) -> Result<bool, Stop> {
+    fn take_message(&mut self, thread: Ref<Thread>, endpoint: Ref<Endpoint>) -> Result<bool, Stop> {
         if self.take_notice(thread, endpoint) {
             return Ok(true);
         }
@@ -333,7 +329,10 @@ impl<M: Machine> Kernel<M> {
                 return false;
             };
             self.memory.get_mut(endpoint).notices = notices;
-            let (badge, alive) = (self.memory.get(node).badge(), self.memory.get(node).is_alive());
+            let (badge, alive) = (
+                self.memory.get(node).badge(),
+                self.memory.get(node).is_alive(),
+            );
             self.note_garbage();
             self.garbage.nodes.push(&mut self.memory, node);
             if alive {

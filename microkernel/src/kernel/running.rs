@@ -224,7 +224,9 @@ impl<M: Machine> Kernel<M> {
         for thread in [next, current].into_iter().flatten() {
             let entry = self.memory.get(thread);
             if entry.is_runnable() && !entry.queued {
-                self.cpus[self.here].ready.push_front(&mut self.memory, thread);
+                self.cpus[self.here]
+                    .ready
+                    .push_front(&mut self.memory, thread);
             }
         }
     }

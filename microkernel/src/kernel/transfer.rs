@@ -102,7 +102,9 @@ impl<M: Machine> Kernel<M> {
         let tail = length.saturating_sub(INLINE_BYTES);
         let outgoing = self.extended(from).map_err(Trouble::Sender)?;
         let outgoing = outgoing.ok_or(Trouble::Sender(Error::BadAddress.into()))?;
-        let carried = self.carried(from, &outgoing, caps).map_err(Trouble::Sender)?;
+        let carried = self
+            .carried(from, &outgoing, caps)
+            .map_err(Trouble::Sender)?;
         let incoming = self.extended(to).map_err(Trouble::Receiver)?;
         let incoming = incoming.ok_or(Trouble::Sender(Error::TooLong.into()))?;
         if tail as u64 > incoming.receive_bytes {
@@ -204,9 +206,9 @@ impl<M: Machine> Kernel<M> {
         let mut put = [None::<SlotName>; MESSAGE_CAPS];
         for (place, carried) in carried.iter().enumerate() {
             let Some(cap) = carried else { continue };
-            let slot =
-                self.memory
-                    .table_put(table, from, cap.found.node, cap.access, cap.flags);
+            let slot = self
+                .memory
+                .table_put(table, from, cap.found.node, cap.access, cap.flags);
             match slot {
                 Ok(name) => {
                     put[place] = Some(name);
@@ -216,11 +218,9 @@ impl<M: Machine> Kernel<M> {
                     self.note_garbage();
                     for name in put.iter().flatten() {
                         // The sender's slots keep the nodes; the page is the table's own.
-                        let _ = self.memory.table_close(
-                            table,
-                            name.index,
-                            &mut self.garbage.nodes,
-                        );
+                        let _ = self
+                            .memory
+                            .table_close(table, name.index, &mut self.garbage.nodes);
                     }
                     return Err(failed(error));
                 }

@@ -20,7 +20,10 @@ impl Object for Reply {
 
 impl Reply {
     /// The right to answer nobody yet, with one hold.
-    #[allow(clippy::new_without_default, reason = "there is nothing usual about it")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "there is nothing usual about it"
+    )]
     pub fn new() -> Reply {
         Reply {
             caller: None,

@@ -120,9 +120,9 @@ impl<M: Machine> Kernel<M> {
             return Err(Error::AccessDenied.into());
         }
         let access = found.access & access.bits();
-        let (name, replaced) =
-            self.memory
-                .table_replace(table, index, found.node, access, flags)?;
+        let (name, replaced) = self
+            .memory
+            .table_replace(table, index, found.node, access, flags)?;
         if let Some(node) = replaced {
             self.release_node(node);
         }
@@ -177,8 +177,7 @@ impl<M: Machine> Kernel<M> {
     pub(super) fn cap_revoke(&mut self, handle: Handle) -> Result<(), Stop> {
         let found = self.find(handle)?;
         self.note_garbage();
-        self.memory
-            .node_revoke(found.node, &mut self.garbage.nodes);
+        self.memory.node_revoke(found.node, &mut self.garbage.nodes);
         Ok(())
     }
 

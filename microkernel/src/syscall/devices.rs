@@ -5,7 +5,7 @@ use crate::kernel::{Kernel, LINES, Side, Stop};
 use crate::machine::{Machine, PowerAction};
 use crate::memory::{Caching, Frame, Intent, Ref};
 use crate::object::Notification;
-use crate::object::device::{Irq, IoPorts, PhysicalRange};
+use crate::object::device::{IoPorts, Irq, PhysicalRange};
 use libipc::abi::{Access, Error, Handle, Kind, PAGE_BYTES, Protection};
 
 /// The longest text that one call writes to the log.
@@ -116,12 +116,7 @@ impl<M: Machine> Kernel<M> {
         self.give_part(found.node, pool, Kind::IoPorts, part, found.access)
     }
 
-    pub(super) fn port_read(
-        &mut self,
-        ports: Handle,
-        port: u64,
-        width: u64,
-    ) -> Result<u64, Stop> {
+    pub(super) fn port_read(&mut self, ports: Handle, port: u64, width: u64) -> Result<u64, Stop> {
         let ports = self.ports(ports)?;
         let access = self.memory.get(ports).access(port, width);
         let (port, width) = access.ok_or(Error::InvalidArgument)?;

@@ -99,8 +99,8 @@ impl<M: Machine> Kernel<M> {
         let thread = self.caller();
         let entry = self.memory.get_mut(thread);
         let (operation, argument, mark) = entry.progress.take()?;
-        let same = (operation, argument)
-            == (entry.context.operation(), entry.context.arguments()[0]);
+        let same =
+            (operation, argument) == (entry.context.operation(), entry.context.arguments()[0]);
         same.then_some(mark)
     }
 

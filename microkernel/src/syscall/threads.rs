@@ -183,8 +183,8 @@ impl<M: Machine> Kernel<M> {
         argument: u64,
     ) -> Result<(), Stop> {
         let thread = self.living(thread, Access::CONTROL)?;
-        let mut context = Context::new(instruction_pointer, stack_pointer)
-            .map_err(|_| Error::InvalidArgument)?;
+        let mut context =
+            Context::new(instruction_pointer, stack_pointer).map_err(|_| Error::InvalidArgument)?;
         context.set_arguments([argument, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         self.stop_waiting(thread);
         let entry = self.memory.get_mut(thread);
@@ -385,8 +385,8 @@ impl<M: Machine> Kernel<M> {
         let thread = self.living(thread, Access::CONTROL)?;
         let files = self.table(files, Access::USE_TABLE)?;
         self.hold_object(Kind::Table, files.to_bits())?;
-        let place = &mut self.memory.get_mut(thread).tables
-            [libipc::abi::TableSelector::Files as usize];
+        let place =
+            &mut self.memory.get_mut(thread).tables[libipc::abi::TableSelector::Files as usize];
         if let Some(old) = place.replace(files) {
             self.release_table(old);
         }
