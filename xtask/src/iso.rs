@@ -11,7 +11,6 @@ use crate::channel::Folder;
 use crate::limine::{Limine, NOT_AVAILABLE};
 use crate::packages::{self, XORRISO};
 use crate::qemu::{Boot, MachineOptions};
-use crate::toolchain::succeed;
 use crate::{run, workspace};
 
 /// The configuration in the tree, and the name under which Limine 8 reads it.
@@ -101,7 +100,14 @@ pub fn make(system: &System, limine: &Limine, words: &str, image: &Path) -> Resu
         .arg("-o")
         .arg(image)
         .arg(&tree);
-    succeed(&mut xorriso, "xorriso")?;
+    // It greets even when it is told to be quiet.
+    let output = xorriso.output().context("cannot start xorriso")?;
+    if !output.status.success() {
+        bail!(
+            "xorriso: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
     limine.install_for_bios(image)
 }
 

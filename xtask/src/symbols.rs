@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use elf::ElfBytes;
-use elf::abi::STT_FUNC;
+use elf::abi::{SHF_EXECINSTR, SHN_LORESERVE, SHN_UNDEF, STT_FUNC, STT_NOTYPE};
 use elf::endian::AnyEndian;
 
 struct Function {
@@ -30,9 +30,20 @@ fn functions(bytes: &[u8]) -> Result<Vec<Function>> {
     let Some((table, strings)) = file.symbol_table()? else {
         return Ok(Vec::new());
     };
+    // Labels in assembly have no type; in code they are as good as functions.
+    let is_code = |section: u16| -> Result<bool> {
+        let headers = file.section_headers().context("no sections")?;
+        let header = headers.get(section.into());
+        Ok(header.is_ok_and(|header| header.sh_flags & u64::from(SHF_EXECINSTR) != 0))
+    };
     let mut functions = Vec::new();
     for symbol in table.iter() {
-        if symbol.st_symtype() != STT_FUNC || symbol.st_shndx == 0 {
+        let is_function = match symbol.st_symtype() {
+            STT_FUNC => symbol.st_shndx != SHN_UNDEF,
+            STT_NOTYPE => symbol.st_shndx < SHN_LORESERVE && is_code(symbol.st_shndx)?,
+            _ => false,
+        };
+        if !is_function {
             continue;
         }
         let mangled = strings.get(symbol.st_name as usize)?;
