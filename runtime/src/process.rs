@@ -199,39 +199,80 @@ unsafe extern "C" fn run_child<F: FnOnce() -> i32>(context: *mut c_void) -> ! {
     exit_thread(run())
 }
 
-/// Sends `request` with `closure` as what the child runs.
-fn call_child<F: FnOnce() -> i32>(
-    request: &ShortBody,
-    closure: *mut ManuallyDrop<F>,
-) -> Result<u32, Errno> {
+/// Sends `request`; the child runs `child` with `context`, which the callers make for each other.
+fn call_child(request: &ShortBody, child: Child, context: *mut c_void) -> Result<u32, Errno> {
     let op = OpWord::new(IpcCall::Call, IpcFlags::KILLABLE_ONLY, request.len(), 0);
     let mut words = request.words();
-    // SAFETY: `words` is ours; `run_child::<F>` takes what `closure` points to, which the callers
-    // leave to the child where memory is shared.
-    let status = unsafe {
-        call_with_child(
-            op.0,
-            slots::PROCESS_SERVER.0,
-            &mut words,
-            run_child::<F>,
-            closure.cast(),
-        )
-    };
+    // SAFETY: `words` is ours; `child` ends its thread, and takes what `context` points to, which the
+    // callers leave to it where memory is shared.
+    let status =
+        unsafe { call_with_child(op.0, slots::PROCESS_SERVER.0, &mut words, child, context) };
     created(Delivery(status), words)
 }
 
+/// What a vfork child may do besides what every process may.
+#[derive(Debug)]
+pub struct VforkChild<'p> {
+    /// The start message of an exec lies in the parent's memory, so the parent frees it.
+    message: &'p mut Option<Mapping>,
+}
+
+impl VforkChild<'_> {
+    /// Replaces the child's image, as [`exec`] does. Returns only if that failed.
+    pub fn exec<'s>(
+        &mut self,
+        path: &[u8],
+        arguments: impl Iterator<Item = &'s [u8]> + Clone,
+        environment: impl Iterator<Item = &'s [u8]> + Clone,
+    ) -> Errno {
+        let order = match Order::new(path, arguments, environment) {
+            Ok(order) => order,
+            Err(error) => return error,
+        };
+        *self.message = Some(order.message);
+        let result = client().exec(order.start_bytes, order.image, order.start);
+        close_windows(order.image, order.start);
+        *self.message = None;
+        exec_errno(result)
+    }
+}
+
+/// What a vfork parent and its child both see.
+struct Vfork<F> {
+    closure: ManuallyDrop<F>,
+    message: Option<Mapping>,
+}
+
+/// Runs the closure in `context` and ends the calling thread with its result.
+///
+/// # Safety
+/// `context` points to a `Vfork<F>` whose closure nobody else takes, and whose owner stands still.
+unsafe extern "C" fn run_vfork_child<F: FnOnce(&mut VforkChild) -> i32>(context: *mut c_void) -> ! {
+    // SAFETY: the caller's promise.
+    let shared = unsafe { &mut *context.cast::<Vfork<F>>() };
+    // SAFETY: likewise.
+    let run = unsafe { ManuallyDrop::take(&mut shared.closure) };
+    let code = run(&mut VforkChild {
+        message: &mut shared.message,
+    });
+    exit_thread(code)
+}
+
 /// Makes a child that runs `child` in the caller's memory, and returns its PID when the child has
-/// called [`exec`] or ended. The value of `child` is its exit status.
+/// called [`VforkChild::exec`] or ended. The value of `child` is its exit status.
 ///
 /// The child changes the caller's variables. It should exec or end soon: its caller stands still.
-pub fn vfork<F: FnOnce() -> i32>(child: F) -> Result<u32, Errno> {
+pub fn vfork<F: FnOnce(&mut VforkChild) -> i32>(child: F) -> Result<u32, Errno> {
     let mut request = ShortBody::new();
     encode(&VFORK, &mut request).map_err(kernel_errno)?;
-    let mut closure = ManuallyDrop::new(child);
-    let result = call_child(&request, &raw mut closure);
+    let mut shared = Vfork {
+        closure: ManuallyDrop::new(child),
+        message: None,
+    };
+    let result = call_child(&request, run_vfork_child::<F>, (&raw mut shared).cast());
     if result.is_err() {
         // SAFETY: there is no child that took it.
-        unsafe { ManuallyDrop::drop(&mut closure) };
+        unsafe { ManuallyDrop::drop(&mut shared.closure) };
     }
     result
 }
@@ -299,7 +340,7 @@ pub fn clone<F: FnOnce() -> i32 + 'static>(
     let result = encode(&CLONE, &mut request)
         .and_then(|()| encode(&(arguments,), &mut request))
         .map_err(kernel_errno)
-        .and_then(|()| call_child(&request, place));
+        .and_then(|()| call_child(&request, run_child::<F>, place.cast()));
     if result.is_err() || !shares_memory {
         // SAFETY: no child took this copy: there is none, or it has its own memory.
         unsafe { ManuallyDrop::drop(&mut *place) };
@@ -416,9 +457,7 @@ impl Order {
 
     /// Closes what the server did not take over, and frees the start message.
     fn finish(self) {
-        // A capability that went along is gone from its slot; closing it again does nothing.
-        let _ = syscall::cap_close(self.image.handle);
-        let _ = syscall::cap_close(self.start.handle);
+        close_windows(self.image, self.start);
         drop(self.message);
     }
 }
@@ -475,10 +514,22 @@ pub fn exec<'s>(
     };
     let result = client().exec(order.start_bytes, order.image, order.start);
     order.finish();
+    exec_errno(result)
+}
+
+/// Why an exec came back.
+fn exec_errno(result: Result<(), CallError<ProcessError>>) -> Errno {
     match result {
         Ok(()) => Errno::EIO, // exec does not answer with success
         Err(error) => errno(error),
     }
+}
+
+/// Closes the windows of an order. One that went along is gone from its slot; closing it again does
+/// nothing.
+fn close_windows(image: SendCap, start: SendCap) {
+    let _ = syscall::cap_close(image.handle);
+    let _ = syscall::cap_close(start.handle);
 }
 
 /// Starts the image of `order` as a child of the caller, with copies of the caller's files that are not

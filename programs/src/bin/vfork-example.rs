@@ -9,7 +9,7 @@ runtime::entry!(run);
 
 fn run() -> i32 {
     println!("before vfork pid is {}", getpid());
-    let child = vfork(|| {
+    let child = vfork(|_| {
         for _ in 0..3 {
             println!("child pid is {}", getpid());
             // Whoever else may run, runs now: the parent may not.

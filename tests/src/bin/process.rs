@@ -188,7 +188,7 @@ fn lx_pgrp_01_a_child_is_in_its_parents_group_and_session() -> Outcome {
 
 fn lx_vfork_02_a_failed_exec_does_not_release_the_parent() -> Outcome {
     let shared = SharedPage::new()?;
-    let pid = vfork(|| {
+    let pid = vfork(|_| {
         let nothing = core::iter::empty::<&[u8]>();
         let error = process::exec(b"/no/such/file", nothing.clone(), nothing);
         for _ in 0..20 {
@@ -205,7 +205,7 @@ fn lx_vfork_03_the_child_runs_before_the_parent_goes_on() -> Outcome {
     let mut steps = 0;
     let parent = getpid();
     let seen = SharedPage::new()?;
-    let pid = vfork(|| {
+    let pid = vfork(|_| {
         for _ in 0..5 {
             let _ = syscall::thread_yield();
             steps += 1;
@@ -225,7 +225,7 @@ fn lx_vfork_03_the_child_runs_before_the_parent_goes_on() -> Outcome {
 
 fn lx_vfork_04_only_memory_is_shared() -> Outcome {
     let mut changed = 1;
-    let pid = vfork(|| {
+    let pid = vfork(|_| {
         changed = 2;
         i32::from(file::duplicate_to(STDOUT, Fd(30)).is_err())
     })?;
@@ -237,7 +237,7 @@ fn lx_vfork_04_only_memory_is_shared() -> Outcome {
 fn lx_vfork_07_killing_the_waiting_parent_keeps_the_child() -> Outcome {
     let shared = SharedPage::new()?;
     let parent = child(|| {
-        let _ = vfork(|| {
+        let _ = vfork(|_| {
             shared.word(0).store(getpid().into(), SeqCst);
             while shared.word(1).load(SeqCst) == 0 {
                 let _ = syscall::thread_yield();
@@ -259,7 +259,7 @@ fn lx_vfork_07_killing_the_waiting_parent_keeps_the_child() -> Outcome {
 }
 
 fn lx_vfork_09_exec_releases_the_parent_while_the_new_program_runs() -> Outcome {
-    let pid = vfork(|| match exec_self(b"stay", 0) {
+    let pid = vfork(|_| match exec_self(b"stay", 0) {
         Ok(()) => 0,
         Err(_) => 1,
     })?;

@@ -83,12 +83,18 @@ pub fn fork_exit(sum: &mut Sum) -> Result<(), Failure> {
 
 /// Operation: vfork, the child's exit, wait.
 pub fn vfork_exit(sum: &mut Sum) -> Result<(), Failure> {
-    repeated(sum, 10, 1000, || vfork(|| 0))
+    repeated(sum, 10, 1000, || vfork(|_| 0))
 }
 
 /// Operation: vfork, exec of this program (which exits at once), wait.
 pub fn vfork_exec(sum: &mut Sum) -> Result<(), Failure> {
-    repeated(sum, 3, 300, || vfork(exec_itself))
+    repeated(sum, 3, 300, || {
+        vfork(|child| {
+            let words = itself();
+            child.exec(words[0], words.into_iter(), start::environment());
+            127
+        })
+    })
 }
 
 /// Operation: posix_spawn of this program, wait.
