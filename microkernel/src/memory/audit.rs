@@ -88,13 +88,16 @@ impl<M: Machine> Memory<M> {
         } else {
             ENTRIES
         };
-        let mut lines = 0;
+        let (mut lines, mut busy) = (0, 0);
         for index in 0..entries {
             let entry = self.entry(in_table, index);
             let kind = entry.kind();
             assert_eq!(entry.is_absent(), kind == Kind::Absent, "{entry:?}");
             if kind != Kind::Absent {
                 lines |= 1 << (index / 8);
+            }
+            if !matches!(kind, Kind::Absent | Kind::Zero) {
+                busy |= 1 << (index / 8);
             }
             match kind {
                 Kind::Absent | Kind::Zero => assert!(!entry.is_present()),
@@ -135,6 +138,18 @@ impl<M: Machine> Memory<M> {
                 }
             }
         }
+        // The busy word may say too much, after a page has become zeros again.
+        let recorded = self.record(in_table).busy_lines();
+        assert_eq!(
+            busy & !recorded,
+            0,
+            "busy lines of a table of level {level}"
+        );
+        assert_eq!(
+            recorded & !lines,
+            0,
+            "busy lines of a table of level {level}"
+        );
         let recorded = self.record(in_table).lines;
         let recorded = if level == ROOT_LEVEL {
             recorded & 0xffff_ffff

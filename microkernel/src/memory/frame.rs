@@ -80,7 +80,8 @@ pub struct FrameRecord {
     /// Of a table: a bit for each cache line that has an entry. Of a slab: a bit
     /// for each slot in use. Of a slot page: its user's.
     pub(super) lines: u64,
-    /// Neighbours in the list that the frame is on.
+    /// Neighbours in the list that the frame is on. Of a table: a bit for each
+    /// cache line that has more than untouched zeros.
     pub(super) link: u64,
 }
 
@@ -113,6 +114,17 @@ impl FrameRecord {
     /// Who pays for the frame.
     pub fn pool(&self) -> Option<Ref<Pool>> {
         self.pool
+    }
+
+    /// Of a table: the lines that have more than untouched zeros.
+    #[inline]
+    pub(super) fn busy_lines(&self) -> u64 {
+        self.link
+    }
+
+    #[inline]
+    pub(super) fn set_busy_lines(&mut self, lines: u64) {
+        self.link = lines;
     }
 
     /// The 64 bits that the frame's user keeps about its cache lines.

@@ -7,6 +7,7 @@
 
 use super::entry::{Caching, Entry, Kind};
 use super::frame::{Frame, FrameKind, table};
+use super::lines::{Bits, fill_slots};
 use super::space::STEP_LINES;
 use super::store::Ref;
 use super::tree::{Place, ROOT_LEVEL, Stale, index, span};
@@ -70,6 +71,21 @@ fn lines_of(at: u64, end: u64, level: u8) -> u64 {
     let first = index(at, level) / 8;
     let last = index(end - 1, level) / 8;
     u64::MAX >> (63 - (last - first)) << first
+}
+
+/// Bytes that a line of a lowest table stands for.
+const LINE: u64 = 8 * PAGE_SIZE;
+
+/// The lines of a lowest table that a range within it covers in part.
+fn edge_lines(range: &Range<u64>) -> u64 {
+    let mut edges = 0;
+    if !range.start.is_multiple_of(LINE) {
+        edges |= 1 << (index(range.start, 1) / 8);
+    }
+    if !range.end.is_multiple_of(LINE) {
+        edges |= 1 << (index(range.end, 1) / 8);
+    }
+    edges
 }
 
 impl<M: Machine> Memory<M> {
@@ -299,17 +315,10 @@ impl<M: Machine> Memory<M> {
                 if entry.kind() == Kind::Link {
                     self.mapping_bump(entry.mapping(), count as u32)?;
                 }
-                let slots = &table(&self.machine, in_table)[first..first + count];
-                // Eight stores to a turn: this loop is most of what mapping
-                // a small range costs.
-                let (lines, rest) = slots.as_chunks::<8>();
-                for line in lines {
-                    for slot in line {
-                        slot.store(entry.bits(), Ordering::Relaxed);
-                    }
-                }
-                for slot in rest {
-                    slot.store(entry.bits(), Ordering::Relaxed);
+                fill_slots(&table(&self.machine, in_table)[first..first + count], entry);
+                if !Entry::refers(entry.bits()) {
+                    self.record_mut(in_table).lines |= lines_of(range.start, range.end, 1);
+                    return Ok(());
                 }
             }
             Fill::Frames {
@@ -326,7 +335,10 @@ impl<M: Machine> Memory<M> {
                 }
             }
         }
-        self.record_mut(in_table).lines |= lines_of(range.start, range.end, 1);
+        let lines = lines_of(range.start, range.end, 1);
+        let record = self.record_mut(in_table);
+        record.lines |= lines;
+        record.set_busy_lines(record.busy_lines() | lines);
         Ok(())
     }
 
@@ -396,42 +408,28 @@ impl<M: Machine> Memory<M> {
     }
 
     fn unmap_leaves(&mut self, in_table: Frame, range: Range<u64>, step: &mut Step) -> u64 {
-        let mut occupied = self.record(in_table).lines & lines_of(range.start, range.end, 1);
+        let edges = edge_lines(&range);
+        let lines = lines_of(range.start, range.end, 1);
+        // Untouched memory: nothing to drop, nothing remembered.
+        let left = edges | self.clear_idle_lines(in_table, lines & !edges);
+        let occupied = self.record(in_table).lines & left;
         let base = range.start & !(span(2) - 1);
-        while occupied != 0 {
-            let line = occupied.trailing_zeros() as usize;
-            occupied &= occupied - 1;
-            let line_start = base + line as u64 * 8 * PAGE_SIZE;
+        for line in Bits(occupied) {
+            let line_start = base + line as u64 * LINE;
             if !step.spend() {
                 return line_start.max(range.start);
             }
-            let slots = &table(&self.machine, in_table)[line * 8..line * 8 + 8];
-            let whole = line_start >= range.start && line_start + 8 * PAGE_SIZE <= range.end;
-            let all = slots
-                .iter()
-                .fold(0, |all, slot| all | slot.load(Ordering::Relaxed));
-            if whole && !Entry::refers(all) {
-                // Untouched memory: nothing to drop, nothing remembered.
-                for slot in slots {
-                    slot.store(0, Ordering::Relaxed);
-                }
-                self.record_mut(in_table).lines &= !(1 << line);
-                continue;
-            }
-            for offset in 0..8 {
-                let at = line_start + offset as u64 * PAGE_SIZE;
-                if !range.contains(&at) {
-                    continue;
-                }
-                let entry = self.entry(in_table, line * 8 + offset);
-                if entry.is_absent() {
+            for index in line * 8..line * 8 + 8 {
+                let at = base + index as u64 * PAGE_SIZE;
+                let entry = self.entry(in_table, index);
+                if entry.is_absent() || !range.contains(&at) {
                     continue;
                 }
                 if entry.is_present() {
                     step.stale.add(at);
                 }
                 self.drop_entry(entry);
-                self.clear_entry(in_table, line * 8 + offset);
+                self.clear_entry(in_table, index);
             }
         }
         range.end

@@ -16,6 +16,7 @@ mod entry;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod frame;
+mod lines;
 mod map;
 mod pool;
 mod protect;

@@ -85,13 +85,6 @@ impl<M: Machine> Memory<M> {
         if address >= USER_END {
             return Err(Fault::Denied);
         }
-        let address = address & !(PAGE_SIZE - 1);
-        let needed = match intent {
-            Intent::Read => Protection::READ,
-            Intent::Execute => Protection::EXECUTE,
-            Intent::Write => Protection::WRITE,
-            Intent::ForcedPrivateWrite => Protection::empty(),
-        };
         loop {
             let root = self.get(space).root().ok_or(Fault::Denied)?;
             let place = match intent {
@@ -101,28 +94,63 @@ impl<M: Machine> Memory<M> {
                 }
             };
             let entry = place.entry;
-            if !entry.protection().contains(needed) {
-                return Err(match entry.is_absent() {
-                    true => self.missing(space, address, None),
-                    false => Fault::Denied,
-                });
+            let ready = match intent {
+                Intent::Read => entry.is_present(),
+                Intent::Write => entry.is_present() && entry.is_writable(),
+                Intent::Execute | Intent::ForcedPrivateWrite => false,
+            };
+            if ready {
+                return Ok(entry.frame());
             }
-            match entry.kind() {
-                Kind::Private => match intent {
-                    Intent::Read | Intent::Execute => return Ok(entry.frame()),
-                    _ => return self.own_page(space, place, address, intent),
-                },
-                Kind::Shared | Kind::Pinned => match intent {
-                    Intent::ForcedPrivateWrite => return Err(Fault::Denied),
-                    _ => return Ok(entry.frame()),
-                },
-                Kind::Absent | Kind::Table => return Err(self.missing(space, address, None)),
-                Kind::Zero | Kind::Link if place.level > 1 => {
-                    self.split(space, place)?;
-                }
-                Kind::Zero => return self.fill_zero(space, place),
-                Kind::Link => self.settle(space, place, address, intent, 0)?,
+            let page = address & !(PAGE_SIZE - 1);
+            if let Some(frame) = self.make_ready(space, place, page, intent)? {
+                return Ok(frame);
             }
+        }
+    }
+
+    /// Does what the entry at `place` calls for. Returns the frame, or `None` if
+    /// one has to look again.
+    #[inline(never)]
+    fn make_ready(
+        &mut self,
+        space: Ref<Space>,
+        place: Place,
+        address: u64,
+        intent: Intent,
+    ) -> Result<Option<Frame>, Fault> {
+        let entry = place.entry;
+        let needed = match intent {
+            Intent::Read => Protection::READ,
+            Intent::Execute => Protection::EXECUTE,
+            Intent::Write => Protection::WRITE,
+            Intent::ForcedPrivateWrite => Protection::empty(),
+        };
+        if entry.is_absent() {
+            return Err(self.missing(space, address, None));
+        }
+        if !entry.protection().contains(needed) {
+            return Err(Fault::Denied);
+        }
+        match entry.kind() {
+            Kind::Private => match intent {
+                Intent::Read | Intent::Execute => Ok(Some(entry.frame())),
+                _ => self.own_page(space, place, address, intent).map(Some),
+            },
+            Kind::Shared | Kind::Pinned => match intent {
+                Intent::ForcedPrivateWrite => Err(Fault::Denied),
+                _ => Ok(Some(entry.frame())),
+            },
+            Kind::Zero if place.level == 1 => self.fill_zero(space, place).map(Some),
+            Kind::Link if place.level == 1 => {
+                self.settle(space, place, address, intent, 0)?;
+                Ok(None)
+            }
+            Kind::Zero | Kind::Link => {
+                self.split(space, place)?;
+                Ok(None)
+            }
+            Kind::Absent | Kind::Table => Err(self.missing(space, address, None)),
         }
     }
 
@@ -163,7 +191,7 @@ impl<M: Machine> Memory<M> {
         if record.count() == 1 && record.kind() != FrameKind::Foreign {
             self.recharge(old, pool)?;
             self.statistics.take_backs += 1;
-            self.set_entry(place.table, place.index, owned(entry));
+            self.replace_entry(place.table, place.index, owned(entry));
             return Ok(old);
         }
         // The same four steps as for a table: fill, publish, flush, drop.
@@ -171,7 +199,7 @@ impl<M: Machine> Memory<M> {
         self.machine.copy_frame(old, new);
         self.statistics.page_copies += 1;
         let entry = owned(Entry::page(Kind::Private, new, entry));
-        self.set_entry(place.table, place.index, entry);
+        self.replace_entry(place.table, place.index, entry);
         self.flush_page(space, address);
         self.drop_page(old);
         Ok(new)

@@ -12,8 +12,8 @@
 //! Invariant: a CPU is in `active` exactly if the space's root is loaded there;
 //! the root's count is one, and its upper half is the kernel's.
 
-use super::entry::{Entry, Kind};
 use super::frame::{Content, Frame, FrameKind, table};
+use super::lines::{Bits, clear_line, copy_line};
 use super::store::{Object, ObjectKind, Ref};
 use super::tree::{ENTRIES, USER_LINES};
 use super::{Error, Memory, Pool};
@@ -160,16 +160,9 @@ impl<M: Machine> Memory<M> {
 
     /// The kernel's entries are fixed at boot and the same in every root.
     fn copy_kernel_half(&mut self, root: Frame) {
-        let from = table(&self.machine, self.machine.kernel_root());
-        let to = table(&self.machine, root);
-        let mut lines = self.kernel_lines;
-        while lines != 0 {
-            let first = lines.trailing_zeros() as usize * 8;
-            lines &= lines - 1;
-            for index in first..first + 8 {
-                let bits = from[index].load(Ordering::Relaxed);
-                to[index].store(bits, Ordering::Relaxed);
-            }
+        let from = self.machine.kernel_root();
+        for line in Bits(self.kernel_lines) {
+            copy_line(&self.machine, from, root, line);
         }
         self.record_mut(root).lines = self.kernel_lines;
     }
@@ -368,66 +361,9 @@ impl<M: Machine> Memory<M> {
     }
 
     fn clear_kernel_half(&mut self, root: Frame) {
-        let entries = table(&self.machine, root);
-        let mut lines = self.kernel_lines;
-        while lines != 0 {
-            let first = lines.trailing_zeros() as usize * 8;
-            lines &= lines - 1;
-            for entry in &entries[first..first + 8] {
-                entry.store(0, Ordering::Relaxed);
-            }
+        for line in Bits(self.kernel_lines) {
+            clear_line(&self.machine, root, line);
         }
         self.record_mut(root).lines = 0;
-    }
-
-    /// Copies the entries in `lines` of `from` to the same places of `to`: both
-    /// then own what the entries refer to, so private ones are masked in both.
-    /// Says whether any entry of `from` lost hardware write.
-    ///
-    /// # Errors
-    ///
-    /// `Exhausted` if a count is at its highest value. What was copied before
-    /// stays and is valid; masked entries of `from` stay masked.
-    pub(super) fn copy_entries(
-        &mut self,
-        from: Frame,
-        to: Frame,
-        mut lines: u64,
-    ) -> Result<bool, Error> {
-        let mut masked = false;
-        while lines != 0 {
-            let line = lines.trailing_zeros() as usize;
-            lines &= lines - 1;
-            self.record_mut(to).lines |= 1 << line;
-            for index in line * 8..line * 8 + 8 {
-                let mut entry = self.entry(from, index);
-                match entry.kind() {
-                    Kind::Absent => continue,
-                    Kind::Zero | Kind::Pinned => {}
-                    Kind::Link => self.mapping_bump(entry.mapping(), 1)?,
-                    Kind::Table | Kind::Private | Kind::Shared => {
-                        let record = &mut self.records[entry.frame().number() as usize];
-                        if entry.is_exported() && record.count == 1 {
-                            // Whoever mapped the window has let go of the page:
-                            // it is private again, and parts on write.
-                            entry = Entry::page(Kind::Private, entry.frame(), entry);
-                            table(&self.machine, from)[index]
-                                .store(entry.bits(), Ordering::Relaxed);
-                            masked = true;
-                        } else if entry.is_writable() && entry.kind() != Kind::Shared {
-                            entry = entry.masked();
-                            table(&self.machine, from)[index]
-                                .store(entry.bits(), Ordering::Relaxed);
-                            masked = true;
-                        }
-                        if record.kind != FrameKind::Foreign {
-                            record.count = record.count.checked_add(1).ok_or(Error::Exhausted)?;
-                        }
-                    }
-                }
-                table(&self.machine, to)[index].store(entry.bits(), Ordering::Relaxed);
-            }
-        }
-        Ok(masked)
     }
 }

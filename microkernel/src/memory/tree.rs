@@ -16,11 +16,12 @@
 //!
 //! Invariants: an entry of kind table or private that has hardware write is the
 //! only one that refers to its frame (but for pages that a window's private copy
-//! reads); the line word of a table has the bit of every line with an entry; no
-//! table but a root is empty.
+//! reads); upper entries are present exactly if they are tables; no table but a
+//! root is empty.
 
 use super::entry::{Entry, Kind};
 use super::frame::{Content, Frame, FrameKind, table};
+use super::lines::fill_slots;
 use super::space::STEP_LINES;
 use super::store::Ref;
 use super::{Error, Memory, Space};
@@ -79,7 +80,7 @@ impl Stale {
 }
 
 impl<M: Machine> Memory<M> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn entry(&self, in_table: Frame, index: usize) -> Entry {
         let bits = table(&self.machine, in_table)[index & (ENTRIES - 1)].load(Ordering::Relaxed);
         Entry::from_bits(bits)
@@ -89,7 +90,18 @@ impl<M: Machine> Memory<M> {
     #[inline]
     pub(super) fn set_entry(&mut self, in_table: Frame, index: usize, entry: Entry) {
         debug_assert!(!entry.is_absent());
-        self.record_mut(in_table).lines |= 1 << (index / 8);
+        let line = 1 << (index / 8);
+        let record = self.record_mut(in_table);
+        record.lines |= line;
+        if Entry::refers(entry.bits()) {
+            record.set_busy_lines(record.busy_lines() | line);
+        }
+        self.replace_entry(in_table, index, entry);
+    }
+
+    /// As [`Memory::set_entry`] in the place of an entry that made its line busy.
+    #[inline(always)]
+    pub(super) fn replace_entry(&mut self, in_table: Frame, index: usize, entry: Entry) {
         // Release: whoever walks to the new table or page sees it filled.
         table(&self.machine, in_table)[index & (ENTRIES - 1)]
             .store(entry.bits(), Ordering::Release);
@@ -100,29 +112,58 @@ impl<M: Machine> Memory<M> {
         let entries = table(&self.machine, in_table);
         entries[index].store(0, Ordering::Relaxed);
         let line = &entries[index & !7..(index & !7) + 8];
-        if line.iter().all(|entry| entry.load(Ordering::Relaxed) == 0) {
-            self.record_mut(in_table).lines &= !(1 << (index / 8));
+        let all = line
+            .iter()
+            .fold(0, |all, entry| all | entry.load(Ordering::Relaxed));
+        let line = 1 << (index / 8);
+        let record = self.record_mut(in_table);
+        if all == 0 {
+            record.lines &= !line;
+        }
+        if !Entry::refers(all) {
+            record.set_busy_lines(record.busy_lines() & !line);
+        }
+    }
+
+    /// The table below `in_table` on the way to `address`, or the place where
+    /// the way ends.
+    #[inline(always)]
+    fn below<const LEVEL: u8>(&self, in_table: Frame, address: u64) -> Result<Frame, Place> {
+        let index = index(address, LEVEL);
+        let entry = self.entry(in_table, index);
+        // Upper entries that are present are tables.
+        if entry.is_present() {
+            return Ok(entry.frame());
+        }
+        Err(Place {
+            table: in_table,
+            index,
+            level: LEVEL,
+            entry,
+        })
+    }
+
+    #[inline(always)]
+    fn leaf(&self, in_table: Frame, address: u64) -> Place {
+        let index = index(address, 1);
+        Place {
+            table: in_table,
+            index,
+            level: 1,
+            entry: self.entry(in_table, index),
         }
     }
 
     /// Follows `address` down to the entry that says what is there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn walk(&self, root: Frame, address: u64) -> Place {
-        let mut in_table = root;
-        let mut level = ROOT_LEVEL;
-        loop {
-            let index = index(address, level);
-            let entry = self.entry(in_table, index);
-            if !entry.is_table() {
-                return Place {
-                    table: in_table,
-                    index,
-                    level,
-                    entry,
-                };
-            }
-            in_table = entry.frame();
-            level -= 1;
+        let way = self
+            .below::<4>(root, address)
+            .and_then(|table| self.below::<3>(table, address))
+            .and_then(|table| self.below::<2>(table, address));
+        match way {
+            Ok(table) => self.leaf(table, address),
+            Err(place) => place,
         }
     }
 
@@ -133,7 +174,7 @@ impl<M: Machine> Memory<M> {
     ///
     /// `NoMemory` if the space's pool cannot pay for a table; those above are
     /// unshared then, which nobody can tell.
-    #[inline]
+    #[inline(always)]
     pub(super) fn own_path(
         &mut self,
         space: Ref<Space>,
@@ -141,24 +182,24 @@ impl<M: Machine> Memory<M> {
         address: u64,
     ) -> Result<Place, Error> {
         let mut in_table = root;
-        let mut level = ROOT_LEVEL;
-        loop {
+        for level in [4, 3, 2] {
             let index = index(address, level);
-            let mut entry = self.entry(in_table, index);
-            if !entry.is_table() {
+            let entry = self.entry(in_table, index);
+            in_table = if entry.is_present() && entry.is_writable() {
+                entry.frame()
+            } else if entry.is_present() {
+                self.own_table(space, in_table, index, entry, address)?
+                    .frame()
+            } else {
                 return Ok(Place {
                     table: in_table,
                     index,
                     level,
                     entry,
                 });
-            }
-            if !entry.is_writable() {
-                entry = self.own_table(space, in_table, index, entry, address)?;
-            }
-            in_table = entry.frame();
-            level -= 1;
+            };
         }
+        Ok(self.leaf(in_table, address))
     }
 
     /// Makes the space the only owner of the table that `entry` refers to.
@@ -178,7 +219,7 @@ impl<M: Machine> Memory<M> {
             self.recharge(old, pool)?;
             self.statistics.take_backs += 1;
             let entry = entry.unmasked();
-            self.set_entry(in_table, index, entry);
+            self.replace_entry(in_table, index, entry);
             return Ok(entry);
         }
         // (1) fill
@@ -191,7 +232,7 @@ impl<M: Machine> Memory<M> {
         self.statistics.table_copies += 1;
         // (2) publish
         let entry = Entry::table(new, true);
-        self.set_entry(in_table, index, entry);
+        self.replace_entry(in_table, index, entry);
         // (3) flush: CPUs may remember the way into the old table. What they
         // remember of single pages below is as true of the new one.
         self.flush_page(space, address);
@@ -228,11 +269,12 @@ impl<M: Machine> Memory<M> {
             self.discard_table(new);
             return Err(error);
         }
-        let bits = place.entry.bits();
-        for entry in table(&self.machine, new) {
-            entry.store(bits, Ordering::Relaxed);
+        fill_slots(table(&self.machine, new), place.entry);
+        let record = self.record_mut(new);
+        record.lines = ALL_LINES;
+        if Entry::refers(place.entry.bits()) {
+            record.set_busy_lines(ALL_LINES);
         }
-        self.record_mut(new).lines = ALL_LINES;
         self.set_entry(place.table, place.index, Entry::table(new, true));
         Ok(new)
     }
@@ -249,77 +291,6 @@ impl<M: Machine> Memory<M> {
         let new = self.take(pool, FrameKind::Table, Content::Zero)?;
         self.set_entry(in_table, index, Entry::table(new, true));
         Ok(new)
-    }
-
-    /// Takes everything out of the lines of a table that has one owner, tables
-    /// below included, lowest address first. Stops when the budget of lines is
-    /// used up; returns whether all is out. What goes away is pending until
-    /// [`Memory::free_pending`].
-    pub(super) fn clear_table(&mut self, in_table: Frame, lines: u64, budget: &mut u32) -> bool {
-        loop {
-            let occupied = self.record(in_table).lines & lines;
-            if occupied == 0 {
-                return true;
-            }
-            if *budget == 0 {
-                return false;
-            }
-            *budget -= 1;
-            let line = occupied.trailing_zeros() as usize;
-            for index in line * 8..line * 8 + 8 {
-                let entry = self.entry(in_table, index);
-                if entry.is_absent() {
-                    continue;
-                }
-                if entry.is_table() && !self.clear_below(entry.frame(), budget) {
-                    return false;
-                }
-                self.drop_entry(entry);
-                table(&self.machine, in_table)[index].store(0, Ordering::Relaxed);
-            }
-            self.record_mut(in_table).lines &= !(1 << line);
-        }
-    }
-
-    /// Empties a table if the entry at hand is its last.
-    pub(super) fn clear_below(&mut self, child: Frame, budget: &mut u32) -> bool {
-        self.record(child).count > 1 || self.clear_table(child, ALL_LINES, budget)
-    }
-
-    /// Drops what an entry that is going away refers to. A table has been
-    /// emptied if this is its last entry.
-    #[inline]
-    pub(super) fn drop_entry(&mut self, entry: Entry) {
-        match entry.kind() {
-            Kind::Absent | Kind::Zero | Kind::Pinned => {}
-            Kind::Link => self.mapping_drop(entry.mapping()),
-            Kind::Private | Kind::Shared => self.drop_page(entry.frame()),
-            Kind::Table => self.drop_table(entry.frame()),
-        }
-    }
-
-    /// Drops a reference to a page of user memory.
-    #[inline]
-    pub(super) fn drop_page(&mut self, frame: Frame) {
-        let record = self.record_mut(frame);
-        if record.kind == FrameKind::Foreign {
-            return;
-        }
-        record.count -= 1;
-        if record.count == 0 {
-            self.release_later(frame, Content::Any);
-        }
-    }
-
-    /// Drops a reference to a table; if it is the last, the table is empty.
-    #[inline]
-    pub(super) fn drop_table(&mut self, frame: Frame) {
-        let record = self.record_mut(frame);
-        record.count -= 1;
-        if record.count == 0 {
-            debug_assert!(record.lines == 0);
-            self.release_later(frame, Content::Zero);
-        }
     }
 
     /// Makes the CPUs on which the space is loaded forget one page and the way
