@@ -245,8 +245,8 @@ pub const CASES: &[Case] = &[
     Case::new("revoke_100", "100 derived from one"),
     Case::new("revoke_10000", "10,000 derived from one"),
     Case::new(
-        "revoke_deep_100",
-        "a chain of 100, each derived from the one before",
+        "revoke_deep_50",
+        "a chain of 50, each derived from the one before",
     ),
     // Signals.
     Case::new("signal_self", "kill oneself, the handler runs, return")

@@ -156,10 +156,10 @@ pub fn revoke(sum: &mut Sum, size: u64) -> Result<(), Failure> {
     derive_and_revoke(sum, rounds, size, |source, _| source)
 }
 
-/// Operation: the same in a chain of 100, each derived from the one before.
+/// Operation: the same in a chain of 50, each derived from the one before (nodes nest at most 64 deep).
 pub fn revoke_chain(sum: &mut Sum) -> Result<(), Failure> {
     let rounds = sum.count(10);
-    derive_and_revoke(sum, rounds, 100, |_, before| before)
+    derive_and_revoke(sum, rounds, 50, |_, before| before)
 }
 
 /// Revokes a capability from which `size` others come; `parent` chooses, of the first and the one that was

@@ -114,7 +114,7 @@ const CASES: &[(&str, Run)] = &[
     ("revoke_1", |sum| growth::revoke(sum, 1)),
     ("revoke_100", |sum| growth::revoke(sum, 100)),
     ("revoke_10000", |sum| growth::revoke(sum, 10_000)),
-    ("revoke_deep_100", growth::revoke_chain),
+    ("revoke_deep_50", growth::revoke_chain),
     ("signal_self", |_| Err(HANDLERS)),
     ("signal_rtt", |_| Err(HANDLERS)),
 ];
