@@ -41,8 +41,8 @@ pub struct Options {
     /// Measure this beside Mitosis
     #[arg(long, value_enum)]
     vs: Option<Other>,
-    /// Only this case, or those whose names begin so (may be repeated)
-    #[arg(long, value_name = "NAME")]
+    /// Only this case, or those whose names begin so; -NAME leaves them out (may be repeated)
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     case: Vec<String>,
     /// Write the figures to a file
     #[arg(long, value_name = "FILE")]
