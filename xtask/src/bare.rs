@@ -5,8 +5,9 @@
 //! are compiled with different flags. Which programs there are is asked of
 //! cargo, never listed here.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
@@ -68,7 +69,8 @@ pub enum Debug {
     Full,
 }
 
-/// Builds all of it; takes about a second when nothing changed.
+/// Builds all of it; takes about a second when nothing changed. Says nothing but
+/// errors, because the caller's standard error may belong to a program.
 pub fn build() -> Result<System> {
     build_with(Debug::Lines)
 }
@@ -94,22 +96,16 @@ pub fn build_with(debug: Debug) -> Result<System> {
     })
 }
 
-/// Builds all of it and gives the compiler's warnings, which cargo repeats even
-/// when nothing changed.
-pub fn warnings() -> Result<Vec<String>> {
+/// The compiler's warnings of that build, which cargo repeats even when nothing
+/// changed.
+pub fn warnings() -> Result<String> {
     let toolchain = Toolchain::find()?;
-    let mut warnings = Vec::new();
+    let mut warnings = String::new();
     for mut build in [
         kernel_build(&toolchain, Debug::Lines)?,
         program_build(&toolchain, Debug::Lines, &native_binaries()?)?,
     ] {
-        let output = build.command.args(["--message-format", "short"]).output()?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            bail!("{} failed:\n{text}", build.what);
-        }
-        let found = text.lines().filter(|line| line.contains(": warning: "));
-        warnings.extend(found.map(str::to_owned));
+        warnings += &build.run()?;
     }
     Ok(warnings)
 }
@@ -152,8 +148,21 @@ impl Build {
         Ok(())
     }
 
-    fn run(&mut self) -> Result<()> {
-        succeed(&mut self.command, self.what)
+    /// Builds, and gives the compiler's warnings.
+    fn run(&mut self) -> Result<String> {
+        if !self.folder.exists() {
+            eprintln!(
+                "xtask: {} for the first time, which takes a minute",
+                self.what
+            );
+        }
+        let output = self.command.stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("{}: cannot start cargo", self.what))?;
+        if !output.status.success() {
+            std::io::stderr().write_all(&output.stderr)?;
+            bail!("{} failed ({})", self.what, output.status);
+        }
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Where the finished files are.

@@ -32,6 +32,7 @@ pub struct Options {
 pub fn build() -> Result<ExitCode> {
     let system = bare::build()?;
     let archive = write_archive(&system)?;
+    eprint!("{}", bare::warnings()?);
     println!("kernel:       {}", system.kernel.display());
     println!("boot archive: {}", archive.display());
     Ok(ExitCode::SUCCESS)
