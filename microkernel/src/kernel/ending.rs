@@ -100,6 +100,10 @@ impl<M: Machine> Kernel<M> {
         if self.memory.get(node).is_revoking() {
             let killed = self.memory.node_kill_below(node, &mut self.garbage.nodes);
             if let Killed::One(kind, object) = killed {
+                // Closing the last capability lets mappings live on, revoking it does not.
+                if let (Kind::Window, Some(window)) = (kind, Ref::from_bits(object)) {
+                    self.memory.window_end(window);
+                }
                 self.drop_object(kind, object);
             }
             return;

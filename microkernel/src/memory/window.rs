@@ -42,6 +42,8 @@ pub struct Window {
     pub(super) mappings: u64,
     /// Capabilities that refer to it.
     holds: u32,
+    /// Nobody can map it any more; what is mapped goes on.
+    closed: bool,
     ended: bool,
 }
 
@@ -148,6 +150,7 @@ impl<M: Machine> Memory<M> {
             pager,
             mappings: 0,
             holds: 0,
+            closed: false,
             ended: false,
         };
         let window = self.create(pool, window)?;
@@ -178,12 +181,14 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// Gives a hold back. With the last one the window ends.
+    /// Gives a hold back. With the last one nobody can map the window any more, but
+    /// its links are still settled: whoever has mapped it may drop the capability.
     pub fn window_release(&mut self, window: Ref<Window>) {
         let here = self.get_mut(window);
         here.holds -= 1;
         if here.holds == 0 {
-            self.window_end(window);
+            here.closed = true;
+            self.forget_ended_window(window);
         }
     }
 
@@ -267,10 +272,11 @@ impl<M: Machine> Memory<M> {
             source,
             mappings,
             holds,
+            closed,
             ended,
             ..
         } = *self.get(window);
-        if ended && mappings == 0 && holds == 0 {
+        if (ended || closed) && mappings == 0 && holds == 0 {
             self.destroy(window);
             self.space_release(source);
         }

@@ -166,6 +166,20 @@ fn an_ended_window_maps_no_more_and_settles_no_more() {
 }
 
 #[test]
+fn a_window_that_nobody_holds_goes_with_its_last_mapping() {
+    let (mut case, window, other) = source();
+    case.store(0, page(0), 1);
+    case.store(0, page(1), 2);
+    case.memory.window_hold(window).unwrap();
+    map(&mut case, window, other, 2, READ, WindowMode::Shared).unwrap();
+    assert_eq!(case.load(1, page(0)), 1);
+    case.memory.window_release(window);
+    assert_eq!(case.load(1, page(1)), 2, "links are settled as before");
+    assert!(!case.memory.is_live(window));
+    case.memory.audit();
+}
+
+#[test]
 fn a_window_outlives_neither_its_source_nor_does_it_keep_it_alive() {
     let (mut case, window, other) = source();
     case.store(0, page(0), 1);
