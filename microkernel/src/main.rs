@@ -4,15 +4,16 @@
 #[cfg(target_os = "none")]
 mod arch;
 
-/// The rest of the boot, once the machine is up.
+/// The rest of the boot, once the machine is up: memory, init, and never back.
 #[cfg(target_os = "none")]
 fn boot(
     hardware: arch::x86_64::Hardware,
     mut info: microkernel::boot::BootInfo,
-    _platform: microkernel::boot::Platform,
-    _archive: &'static [u8],
+    platform: microkernel::boot::Platform,
+    archive: &'static [u8],
 ) -> ! {
     use microkernel::boot;
+    use microkernel::kernel::Kernel;
 
     let memory = boot::ram::memory(hardware, &mut info);
     log::info!(
@@ -22,7 +23,10 @@ fn boot(
     if info.option("test") == Some("panic") {
         panic!("asked for by test=panic");
     }
-    panic!("there is no first program yet");
+    let mut kernel = Kernel::new(memory);
+    boot::first::start_init(&mut kernel, &info, &platform, archive);
+    let next = kernel.start();
+    arch::x86_64::run(kernel, next)
 }
 
 #[cfg(not(target_os = "none"))]

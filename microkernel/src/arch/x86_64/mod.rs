@@ -23,6 +23,7 @@ mod time;
 use microkernel::boot::{self, BootInfo, Door, PhysicalSpan, RegionKind};
 
 use cpu::Cpu;
+pub use door::run;
 pub use hardware::Hardware;
 
 /// Where both doors meet: on the boot stack, with page tables that map physical
