@@ -280,8 +280,10 @@ impl ProcessServer {
         if let Some(memory) = old_memory {
             self.drop_memory(machine, memory);
         }
-        if let Some(dispositions) = old_dispositions {
-            self.drop_dispositions(dispositions);
+        if let (Some(old), Some(new)) = (old_dispositions, parts.dispositions) {
+            // A sibling thread may have changed them while the loader was at work.
+            self.dispositions[new].ignored = self.dispositions[old].ignored;
+            self.drop_dispositions(old);
         }
         self.set_exit_signal(process, SIGCHLD);
         let record = &mut self.threads[thread];

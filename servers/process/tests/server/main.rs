@@ -5,6 +5,8 @@ mod fake;
 mod world;
 
 mod clone_rules;
+mod failures;
 mod life_rules;
+mod random;
 mod wait_rules;
 mod win32_rules;

@@ -1,0 +1,236 @@
+//! What can fail fails, at each step in turn: the error comes back, and nothing else has happened.
+
+use libipc::abi::SlotFlags;
+use libipc::protocol::process::{CloneArguments, CreateProcess, Errno, Win32Error};
+
+use crate::world::{No, World, outcome};
+
+const THREAD: u64 = 0x1_0900;
+/// SETTLS, PARENT_SETTID, CHILD_SETTID, CHILD_CLEARTID.
+const WORDS: u64 = 0x138_0000;
+const SIGCHLD: u64 = 17;
+
+/// Has `attempt` run with its first, second, ... fallible machine call failing, until it works.
+/// `attempt` says what the call came to: `Err(No::Yet)` and `Ok` count as working. Returns at how
+/// many steps it failed.
+fn fail_each_step<T>(attempt: impl Fn(&mut World, u64) -> Result<T, No>, error: No) -> u32 {
+    let mut steps = 0;
+    loop {
+        let (mut world, caller) = World::with_program();
+        // What the step could damage: a full table, a second thread, a child, a shared table.
+        let table = world.files_of(caller);
+        world
+            .fake
+            .table(table)
+            .insert(3, (1, SlotFlags::CLOSE_ON_EXEC));
+        world.fake.table(table).insert(4, (2, SlotFlags::INHERIT));
+        world.clone(caller, THREAD).unwrap();
+        world.fork(caller);
+        let before = (
+            world.server.figures(),
+            world.fake.objects.clone(),
+            world.identity(caller),
+        );
+        world.fake.fallible = 0;
+        world.fake.fail_at = Some(steps + 1);
+        let result = attempt(&mut world, caller);
+        world.fake.fail_at = None;
+        let failed = world.fake.fallible > steps;
+        match result {
+            Ok(_) | Err(No::Yet) => {
+                assert!(!failed, "a failed step is an error");
+                return steps;
+            }
+            Err(no) => assert_eq!(no, error, "step {}", steps + 1),
+        }
+        let after = (
+            world.server.figures(),
+            world.fake.objects.clone(),
+            world.identity(caller),
+        );
+        assert_eq!(before.0, after.0, "step {}", steps + 1);
+        assert_eq!(before.1, after.1, "step {}", steps + 1);
+        assert_eq!(before.2, after.2, "step {}", steps + 1);
+        // And the same call works afterwards.
+        assert!(matches!(attempt(&mut world, caller), Ok(_) | Err(No::Yet)));
+        steps += 1;
+    }
+}
+
+const ENOMEM: No = No::Errno(Errno::ENOMEM);
+
+#[test]
+fn a_fork_that_fails_at_any_step_leaves_nothing() {
+    assert_eq!(
+        fail_each_step(|world, caller| world.try_fork(caller), ENOMEM),
+        5
+    );
+}
+
+#[test]
+fn a_vfork_that_fails_at_any_step_leaves_nothing_and_the_caller_goes_on() {
+    let vfork = |world: &mut World, caller| outcome(world.client(caller).vfork());
+    assert_eq!(fail_each_step(vfork, ENOMEM), 4);
+}
+
+#[test]
+fn a_thread_that_fails_at_any_step_leaves_nothing() {
+    let thread = |world: &mut World, caller| world.clone(caller, THREAD | 0x600);
+    assert_eq!(fail_each_step(thread, ENOMEM), 1);
+}
+
+#[test]
+fn a_clone_that_copies_everything_and_fails_at_any_step_leaves_nothing() {
+    // A thread pointer that the kernel refuses is EPERM, a clear address that it refuses is nothing.
+    for (flags, steps) in [(SIGCHLD, 5), (0x4000 | SIGCHLD, 6), (0x8000, 5)] {
+        let clone = |world: &mut World, caller| {
+            world.clone_with(
+                caller,
+                CloneArguments {
+                    flags,
+                    ..CloneArguments::default()
+                },
+            )
+        };
+        assert_eq!(fail_each_step(clone, ENOMEM), steps);
+    }
+}
+
+#[test]
+fn lx_copy_11_a_thread_pointer_that_the_kernel_refuses_is_eperm() {
+    let (mut world, caller) = World::with_program();
+    let before = (world.server.figures(), world.fake.census());
+    world.fake.fallible = 0;
+    world.fake.fail_at = Some(6);
+    let arguments = CloneArguments {
+        flags: WORDS | SIGCHLD,
+        tls: 0x7000,
+        ..CloneArguments::default()
+    };
+    let result = world.clone_with(caller, arguments);
+    assert_eq!(result, Err(No::Errno(Errno::EPERM)));
+    assert_eq!((world.server.figures(), world.fake.census()), before);
+}
+
+#[test]
+fn an_exec_that_fails_at_any_step_leaves_the_caller_as_it_was() {
+    assert_eq!(
+        fail_each_step(|world, caller| world.try_exec(caller), ENOMEM),
+        6
+    );
+}
+
+#[test]
+fn a_spawn_that_fails_at_any_step_leaves_nothing() {
+    assert_eq!(
+        fail_each_step(|world, caller| world.try_spawn(caller), ENOMEM),
+        7
+    );
+}
+
+#[test]
+fn a_create_process_that_fails_at_any_step_leaves_nothing() {
+    let create = |world: &mut World, caller| {
+        world.try_create_process(
+            caller,
+            CreateProcess {
+                inherit_handles: true,
+                has_directory: true,
+                start_bytes: 100,
+                ..CreateProcess::default()
+            },
+        )
+    };
+    let error = No::Win32(Win32Error::NotEnoughMemory);
+    assert_eq!(fail_each_step(create, error), 10);
+}
+
+#[test]
+fn a_service_thread_that_fails_at_any_step_leaves_nothing() {
+    let create = |world: &mut World, caller| {
+        outcome(world.client(caller).service_create([b'a'; 16], 1, 2, 3))
+    };
+    assert_eq!(fail_each_step(create, ENOMEM), 3);
+}
+
+#[test]
+fn a_wait_whose_reply_cannot_be_kept_is_an_error_and_takes_no_child() {
+    assert_eq!(
+        fail_each_step(|world, caller| world.wait(caller, -1, 0), ENOMEM),
+        1
+    );
+}
+
+#[test]
+fn a_failed_exec_keeps_a_vfork_parent_waiting() {
+    for step in 1..=6 {
+        let (mut world, caller) = World::with_program();
+        let child = world.vfork(caller);
+        world.fake.fallible = 0;
+        world.fake.fail_at = Some(step);
+        assert_eq!(world.try_exec(child), Err(ENOMEM));
+        world.fake.fail_at = None;
+        assert!(world.late::<u32>(caller).is_none());
+        world.exit(child, 0);
+        assert!(world.late::<u32>(caller).is_some());
+    }
+}
+
+#[test]
+fn numbers_that_run_out_in_the_middle_of_a_creation_are_given_back() {
+    // A Win32 process needs two numbers, and there is one.
+    let mut world = World::with_pid_max(301);
+    let (_, top) = world.first_program();
+    while world.server.figures().numbers < 299 {
+        world.fork(top);
+    }
+    let before = (world.server.figures(), world.fake.census());
+    let result = world.try_create_process(top, CreateProcess::default());
+    assert_eq!(result, Err(No::Win32(Win32Error::NoSystemResources)));
+    assert_eq!((world.server.figures(), world.fake.census()), before);
+    assert!(world.try_fork(top).is_ok());
+}
+
+#[test]
+fn init_that_cannot_be_adopted_can_be_adopted_later() {
+    use crate::fake::{FakeThread, Object};
+    use process_server::Surroundings;
+    for step in 1..=2 {
+        let mut world = World::empty(400);
+        let space = world.fake.add(Object::Space {
+            words: Default::default(),
+            loader: false,
+        });
+        let table = || Object::Table {
+            slots: Default::default(),
+        };
+        let (private, files, fs) = (
+            world.fake.add(table()),
+            world.fake.add(table()),
+            world.fake.add(table()),
+        );
+        let thread = world.fake.add(Object::Thread(FakeThread {
+            label: 0,
+            within: Surroundings {
+                space,
+                private,
+                files,
+                fs,
+            },
+            suspends: 0,
+            stack: 0,
+            thread_pointer: 0,
+            clear: 0,
+            started: None,
+            in_loader: false,
+        }));
+        let before = (world.server.figures(), world.fake.census());
+        world.fake.fail_at = Some(step);
+        let handles = [thread, space, files, fs];
+        let result = world.server.adopt_init(&mut world.fake, handles);
+        assert_eq!(result, Err(Errno::ENOMEM));
+        assert_eq!((world.server.figures(), world.fake.census()), before);
+        world.fake.fail_at = None;
+        assert!(world.server.adopt_init(&mut world.fake, handles).is_ok());
+    }
+}
