@@ -4,6 +4,7 @@
 //! grouped by subject, one file each. A scenario's name begins with its file's.
 
 mod boot;
+mod command;
 mod exec;
 mod machines;
 mod panic;
@@ -39,6 +40,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         boot::SCENARIOS,
         machines::SCENARIOS,
         exec::SCENARIOS,
+        command::SCENARIOS,
         shell::SCENARIOS,
         programs::SCENARIOS,
         panic::SCENARIOS,
