@@ -91,8 +91,8 @@ impl Twin {
         self.thread.unwrap_or(Handle::NONE)
     }
 
-    /// Starts a new thread, with this label, at the beginning of `code` with `argument` in `rdi`.
-    pub fn start(&mut self, code: &[u8], argument: u64, label: u64) -> Result<(), Error> {
+    /// Starts a new thread at the beginning of `code` with `argument` in `rdi`.
+    pub fn start(&mut self, code: &[u8], argument: u64) -> Result<(), Error> {
         self.end()?;
         // SAFETY: the page is mapped writable, and no thread of the twin runs.
         let page = unsafe { self.code.as_mut_slice() };
@@ -106,7 +106,7 @@ impl Twin {
             Handle::OWN_PRIVATE,
             Handle::OWN_FILES,
             Handle::OWN_FS,
-            label,
+            crate::own_label()?,
             self.exceptions,
         )?;
         self.thread = Some(thread);
@@ -128,8 +128,8 @@ impl Twin {
     }
 
     /// Runs `code` until it faults.
-    pub fn fault_of(&mut self, code: &[u8], argument: u64, label: u64) -> Result<Fault, Error> {
-        self.start(code, argument, label)?;
+    pub fn fault_of(&mut self, code: &[u8], argument: u64) -> Result<Fault, Error> {
+        self.start(code, argument)?;
         self.next_fault()
     }
 

@@ -30,10 +30,9 @@ pub struct Worker<'f> {
 
 impl<'f> Worker<'f> {
     /// Makes a thread that will run `body`; [`run`](Worker::run) starts it. `exceptions` gets its
-    /// faults, `label` is what receivers see.
+    /// faults. Receivers see the test's own label.
     pub fn new<F: Fn() -> Outcome + Sync>(
         body: &'f F,
-        label: u64,
         exceptions: Handle,
     ) -> Result<Worker<'f>, Error> {
         let stack = Mapping::anonymous(STACK_PAGES)?;
@@ -44,7 +43,7 @@ impl<'f> Worker<'f> {
             Handle::OWN_PRIVATE,
             Handle::OWN_FILES,
             Handle::OWN_FS,
-            label,
+            crate::own_label()?,
             exceptions,
         )?;
         syscall::thread_watch(thread, ended, 1)?;
@@ -63,7 +62,7 @@ impl<'f> Worker<'f> {
 
     /// Makes a thread and starts it at once. Its faults go where the space's go.
     pub fn start<F: Fn() -> Outcome + Sync>(body: &'f F) -> Result<Worker<'f>, Error> {
-        let worker = Worker::new(body, 0, Handle::NONE)?;
+        let worker = Worker::new(body, Handle::NONE)?;
         worker.run()?;
         Ok(worker)
     }

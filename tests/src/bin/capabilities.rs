@@ -6,7 +6,7 @@ use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
 use runtime::syscall;
-use tests::{Outcome, check, check_eq};
+use tests::{Outcome, check, check_eq, own_label};
 
 tests::suite! {
     a_derived_capability_ends_with_its_revocation_and_the_source_stays,
@@ -23,6 +23,7 @@ tests::suite! {
     a_thread_without_a_right_refuses_what_needs_it,
     a_table_without_a_right_refuses_what_needs_it,
     a_window_maps_with_at_most_its_rights,
+    a_process_cannot_give_a_thread_the_label_of_another,
 }
 
 const ALL: Access = Access::all();
@@ -360,7 +361,7 @@ fn new_thread(space: Handle) -> Result<Handle, Error> {
         Handle::OWN_PRIVATE,
         Handle::OWN_FILES,
         Handle::OWN_FS,
-        0,
+        own_label()?,
         Handle::NONE,
     )
 }
@@ -415,13 +416,38 @@ fn a_table_without_a_right_refuses_what_needs_it() -> Outcome {
         Handle::OWN_PRIVATE,
         no_use,
         Handle::OWN_FS,
-        0,
+        own_label()?,
         Handle::NONE,
     );
     check_eq!(thread.map(drop), DENIED);
     let taken = syscall::table_take(no_use, 3)?;
     syscall::signal(taken, 1)?;
     close(&[taken, no_use, no_put, no_take, table, bell])
+}
+
+fn a_process_cannot_give_a_thread_the_label_of_another() -> Outcome {
+    let with_label = |pool, label| {
+        syscall::thread_create(
+            pool,
+            slots::SPACE,
+            Handle::OWN_PRIVATE,
+            Handle::OWN_FILES,
+            Handle::OWN_FS,
+            label,
+            Handle::NONE,
+        )
+    };
+    let own = own_label()?;
+    let pool = syscall::pool_create(slots::POOL, 16)?;
+    for label in [0, 1, own - 1, own + 1, u64::MAX] {
+        check_eq!(with_label(slots::POOL, label).map(drop), DENIED);
+        // A pool of one's own gives no right that the parent pool did not.
+        check_eq!(with_label(pool, label).map(drop), DENIED);
+    }
+    let thread = with_label(slots::POOL, own)?;
+    check_eq!(syscall::thread_set_label(thread, own + 1), DENIED);
+    syscall::pool_destroy(pool)?;
+    close(&[thread, pool])
 }
 
 fn a_window_maps_with_at_most_its_rights() -> Outcome {

@@ -8,7 +8,7 @@ use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::syscall;
 use tests::worker::wait_for;
-use tests::{MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq};
+use tests::{MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq, own_label};
 
 tests::suite! {
     interrupting_a_call_that_nobody_received_ends_it_at_once,
@@ -74,15 +74,14 @@ fn interrupting_a_received_call_asks_the_server_and_brings_its_answer() -> Outco
         check_eq!(mail.bytes(), b"half done");
         Ok(())
     };
-    let worker = Worker::new(&client, 0x1234, Handle::NONE)?;
-    worker.run()?;
+    let worker = Worker::start(&client)?;
     let mut mail = Mail::new().within(PATIENCE)?;
     mail.receive(receiver)?;
     let reply = syscall::reply_keep()?;
     syscall::thread_interrupt(worker.thread())?;
     mail.receive(receiver)?;
     check_eq!(mail.kind, Some(MessageKind::Cancel));
-    check_eq!(mail.label, 0x1234);
+    check_eq!(mail.label, own_label()?);
     // A second interrupt is not a second notice.
     syscall::thread_interrupt(worker.thread())?;
     let mut impatient = Mail::new().within(10 * MILLISECOND)?;

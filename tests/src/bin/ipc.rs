@@ -9,7 +9,7 @@ use libipc::abi::{
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::syscall;
-use tests::{MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq};
+use tests::{MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq, own_label};
 
 tests::suite! {
     every_length_of_message_arrives_whole_both_ways,
@@ -20,6 +20,7 @@ tests::suite! {
     a_moved_capability_leaves_the_sender_when_it_arrives,
     capabilities_go_to_the_lowest_free_slot_from_the_named_one_on,
     the_receiver_learns_badge_access_and_label,
+    threads_of_the_process_server_have_labels_of_their_own,
     a_one_way_message_waits_for_its_receiver,
     callers_are_served_in_the_order_in_which_they_came,
     a_call_that_nobody_receives_times_out,
@@ -287,18 +288,38 @@ fn the_receiver_learns_badge_access_and_label() -> Outcome {
         Mail::new().within(PATIENCE)?.call(badged, b"hello", &[])?;
         Ok(())
     };
-    let worker = Worker::new(&client, 0x1abe1, Handle::NONE)?;
-    worker.run()?;
+    let worker = Worker::start(&client)?;
     let mut mail = Mail::new().within(PATIENCE)?;
     mail.receive(pair.receiver)?;
     check_eq!(mail.bytes(), b"hello");
     check_eq!(mail.kind, Some(MessageKind::Call));
     check_eq!(mail.badge, u64::MAX - 5);
     check_eq!(mail.access, 0xa5a5_0001);
-    check_eq!(mail.label, 0x1abe1);
+    check_eq!(mail.label, own_label()?);
     mail.reply(Handle::NONE, &[], &[])?;
     syscall::cap_close(badged)?;
     worker.join()
+}
+
+fn threads_of_the_process_server_have_labels_of_their_own() -> Outcome {
+    let pair = Pair::new()?;
+    let sender = pair.sender;
+    let mut labels = [own_label()?, 0, 0];
+    let mut mail = Mail::new().within(PATIENCE)?;
+    for label in &mut labels[1..] {
+        let thread = runtime::thread::spawn(16, move || {
+            i32::from(Mail::new().call(sender, &[], &[]).is_err())
+        })?;
+        mail.receive(pair.receiver)?;
+        *label = mail.label;
+        mail.reply(Handle::NONE, &[], &[])?;
+        thread.join();
+    }
+    check!(
+        labels[0] != labels[1] && labels[1] != labels[2] && labels[0] != labels[2],
+        "labels: {labels:?}"
+    );
+    Ok(())
 }
 
 fn a_one_way_message_waits_for_its_receiver() -> Outcome {

@@ -5,7 +5,7 @@ use libipc::abi::{Access, FaultKind, PAGE_BYTES, SlotFlags};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::syscall;
-use tests::{Outcome, Space, Twin, check, check_eq};
+use tests::{Outcome, Space, Twin, check, check_eq, own_label};
 
 tests::suite! {
     a_pool_says_its_limit_and_what_it_uses,
@@ -137,7 +137,7 @@ fn make_one_of_each(pool: Handle) -> Outcome {
         table,
         copied,
         Handle::OWN_FS,
-        0,
+        own_label()?,
         sender,
     )?;
     let child = syscall::pool_create(pool, 1)?;
@@ -309,10 +309,10 @@ fn a_page_fault_that_cannot_be_paid_is_told_as_such() -> Outcome {
     let left = 60 - used(pool)?;
     // Nothing is left for the page that the thread touches.
     syscall::pool_set_limit(pool, 60 - left)?;
-    let fault = twin.fault_of(&[0xc6, 0x07, 0x01], AT + 5 * PAGE_BYTES, 3)?;
+    let fault = twin.fault_of(&[0xc6, 0x07, 0x01], AT + 5 * PAGE_BYTES)?;
     check_eq!(fault.message.kind, FaultKind::OutOfMemory);
     check_eq!(fault.message.address, AT + 5 * PAGE_BYTES);
-    check_eq!(fault.label, 3);
+    check_eq!(fault.label, own_label()?);
     // With more, it goes on.
     syscall::pool_set_limit(pool, 60)?;
     let next = twin.resume()?;

@@ -85,9 +85,9 @@ fn a_higher_priority_runs_first() -> Outcome {
         }
     });
     let workers = [
-        Worker::new(&bodies[0], 0, libipc::Handle::NONE)?,
-        Worker::new(&bodies[1], 0, libipc::Handle::NONE)?,
-        Worker::new(&bodies[2], 0, libipc::Handle::NONE)?,
+        Worker::new(&bodies[0], libipc::Handle::NONE)?,
+        Worker::new(&bodies[1], libipc::Handle::NONE)?,
+        Worker::new(&bodies[2], libipc::Handle::NONE)?,
     ];
     for (worker, priority) in workers.iter().zip([1, 3, 2]) {
         syscall::thread_set_priority(worker.thread(), priority)?;
@@ -104,7 +104,7 @@ fn a_higher_priority_runs_first() -> Outcome {
 
 fn nobody_sets_a_priority_above_his_own() -> Outcome {
     let body = || Ok(());
-    let worker = Worker::new(&body, 0, libipc::Handle::NONE)?;
+    let worker = Worker::new(&body, libipc::Handle::NONE)?;
     check!(syscall::thread_set_priority(worker.thread(), 31).is_err());
     check_eq!(
         syscall::thread_set_priority(worker.thread(), 32),
@@ -167,7 +167,7 @@ fn all_general_registers_survive_preemption() -> Outcome {
     let code = register_check();
     let mut twins = [Twin::new()?, Twin::new()?, Twin::new()?];
     for (number, twin) in twins.iter_mut().enumerate() {
-        twin.start(&code, 0x1111_0000_0000 * (number as u64 + 1), 0)?;
+        twin.start(&code, 0x1111_0000_0000 * (number as u64 + 1))?;
     }
     for twin in &mut twins {
         let fault = twin.next_fault()?;
@@ -219,7 +219,7 @@ fn vector_registers_belong_to_their_thread() -> Outcome {
     ];
     let mut twins = [Twin::new()?, Twin::new()?, Twin::new()?];
     for (number, twin) in twins.iter_mut().enumerate() {
-        twin.start(&code, 0xabcd_0000 + number as u64, 0)?;
+        twin.start(&code, 0xabcd_0000 + number as u64)?;
     }
     for (number, twin) in twins.iter_mut().enumerate() {
         twin.next_fault()?;
@@ -234,14 +234,14 @@ fn a_new_thread_begins_with_clean_floating_point_state() -> Outcome {
     // Leave something behind in another thread first.
     let mut dirty = Twin::new()?;
     // movq xmm3, rdi; ud2
-    dirty.fault_of(&[0x66, 0x48, 0x0f, 0x6e, 0xdf, 0x0f, 0x0b], u64::MAX, 0)?;
+    dirty.fault_of(&[0x66, 0x48, 0x0f, 0x6e, 0xdf, 0x0f, 0x0b], u64::MAX)?;
     // movq rax, xmm3; stmxcsr [rsp-8]; mov ebx, [rsp-8]; fnstcw [rsp-8]; movzx edx, word [rsp-8]; ud2
     let code = [
         0x66, 0x48, 0x0f, 0x7e, 0xd8, 0x0f, 0xae, 0x5c, 0x24, 0xf8, 0x8b, 0x5c, 0x24, 0xf8, 0xd9,
         0x7c, 0x24, 0xf8, 0x0f, 0xb7, 0x54, 0x24, 0xf8, 0x0f, 0x0b,
     ];
     let mut twin = Twin::new()?;
-    twin.fault_of(&code, 0, 0)?;
+    twin.fault_of(&code, 0)?;
     let registers = registers_of(&twin)?;
     check_eq!(registers.rax, 0);
     check_eq!(registers.rbx, 0x1f80);
@@ -257,7 +257,7 @@ fn flags_survive_preemption() -> Outcome {
     ];
     let mut twins = [Twin::new()?, Twin::new()?];
     for twin in &mut twins {
-        twin.start(&code, 0, 0)?;
+        twin.start(&code, 0)?;
     }
     for twin in &mut twins {
         let fault = twin.next_fault()?;
@@ -281,7 +281,7 @@ fn segment_bases_belong_to_their_thread() -> Outcome {
     let mut twins = [Twin::new()?, Twin::new()?];
     for (number, twin) in twins.iter_mut().enumerate() {
         // The first instruction faults while the bases are 0.
-        let fault = twin.fault_of(&code, 0, 0)?;
+        let fault = twin.fault_of(&code, 0)?;
         check_eq!(fault.message.address, 0);
         let words = [0x100 + number as u64, 0x200 + number as u64];
         syscall::space_write(twin.space(), STACK, words.as_ptr() as u64, 16, 0)?;

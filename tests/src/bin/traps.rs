@@ -8,7 +8,7 @@ use libipc::{Error, Handle};
 use runtime::memory::Mapping;
 use runtime::syscall;
 use tests::twin::{CODE, EXCEPTION_BADGE, PAGER_BADGE, STACK};
-use tests::{Outcome, Twin, check, check_eq};
+use tests::{Outcome, Twin, check, check_eq, own_label};
 
 tests::suite! {
     a_write_to_a_read_only_page_is_told_with_its_address,
@@ -23,7 +23,7 @@ tests::suite! {
     an_unmasked_floating_point_error_has_its_own_kind,
     the_answer_to_a_page_fault_lets_the_thread_go_on,
     the_handler_can_move_a_faulted_thread_past_the_instruction,
-    faults_of_several_threads_are_told_apart_by_their_labels,
+    faults_in_several_spaces_arrive_at_their_own_handlers,
     an_unknown_system_call_is_refused,
     a_system_call_with_a_bad_pointer_is_refused_and_changes_nothing,
     a_message_call_with_a_bad_pointer_is_refused,
@@ -39,7 +39,6 @@ const JUMP: &[u8] = &[0xff, 0xe7];
 /// `ud2`
 const STOP: &[u8] = &[0x0f, 0x0b];
 
-const LABEL: u64 = 0x7ab1;
 const DATA: u64 = 0x40_0000;
 const KERNEL: u64 = 0xffff_ffff_8020_0000;
 
@@ -54,7 +53,7 @@ fn check_page_fault(
 ) -> Outcome {
     let mut twin = Twin::new()?;
     prepare(twin.space())?;
-    let fault = twin.fault_of(code, address, LABEL)?;
+    let fault = twin.fault_of(code, address)?;
     check_eq!(fault.message.kind, FaultKind::Page);
     check_eq!(fault.message.address, address);
     check_eq!(fault.message.access, access);
@@ -64,7 +63,7 @@ fn check_page_fault(
         if executed { address } else { CODE }
     );
     check_eq!(fault.message.stack_pointer, STACK + PAGE_BYTES);
-    check_eq!(fault.label, LABEL);
+    check_eq!(fault.label, own_label()?);
     check_eq!(fault.badge, PAGER_BADGE);
     Ok(())
 }
@@ -110,12 +109,12 @@ fn kernel_memory_cannot_be_read_written_or_executed() -> Outcome {
         (JUMP, FaultMessage::EXECUTE),
     ] {
         let mut twin = Twin::new()?;
-        let fault = twin.fault_of(code, KERNEL, LABEL)?;
+        let fault = twin.fault_of(code, KERNEL)?;
         check_eq!(fault.message.kind, FaultKind::Page);
         check_eq!(fault.message.address, KERNEL);
         // Whether a page is there is the kernel's business.
         check_eq!(fault.message.access & !PRESENT, access);
-        check_eq!(fault.label, LABEL);
+        check_eq!(fault.label, own_label()?);
     }
     Ok(())
 }
@@ -151,14 +150,14 @@ fn a_page_that_may_be_executed_cannot_be_written() -> Outcome {
 /// Runs `code` in a fresh twin and compares the exception it takes.
 fn check_exception(code: &[u8], argument: u64, kind: FaultKind, offset: u64) -> Outcome {
     let mut twin = Twin::new()?;
-    let fault = twin.fault_of(code, argument, LABEL)?;
+    let fault = twin.fault_of(code, argument)?;
     check!(
         fault.message.kind == kind && fault.message.instruction_pointer == CODE + offset,
         "{code:x?} with {argument:#x}: {fault:x?}, expected {kind:?} at {offset:#x}"
     );
     check_eq!(fault.message.address, 0);
     check_eq!(fault.message.access, 0);
-    check_eq!(fault.label, LABEL);
+    check_eq!(fault.label, own_label()?);
     check_eq!(fault.badge, EXCEPTION_BADGE);
     Ok(())
 }
@@ -231,7 +230,7 @@ fn an_unmasked_floating_point_error_has_its_own_kind() -> Outcome {
 fn the_answer_to_a_page_fault_lets_the_thread_go_on() -> Outcome {
     let mut twin = Twin::new()?;
     let write_and_stop = [0xc6, 0x07, 0x01, 0x0f, 0x0b];
-    let first = twin.fault_of(&write_and_stop, DATA, LABEL)?;
+    let first = twin.fault_of(&write_and_stop, DATA)?;
     check_eq!(first.message.kind, FaultKind::Page);
     syscall::space_map(twin.space(), DATA, 1, Protection::READ | Protection::WRITE)?;
     let second = twin.resume()?;
@@ -249,7 +248,7 @@ fn the_answer_to_a_page_fault_lets_the_thread_go_on() -> Outcome {
 fn the_handler_can_move_a_faulted_thread_past_the_instruction() -> Outcome {
     let mut twin = Twin::new()?;
     let stop_and_halt = [0x0f, 0x0b, 0xf4];
-    let first = twin.fault_of(&stop_and_halt, 0, LABEL)?;
+    let first = twin.fault_of(&stop_and_halt, 0)?;
     check_eq!(first.message.kind, FaultKind::InvalidInstruction);
     let mut registers = libipc::abi::Registers::default();
     syscall::thread_get_registers(twin.thread(), (&raw mut registers) as u64)?;
@@ -266,14 +265,13 @@ fn the_handler_can_move_a_faulted_thread_past_the_instruction() -> Outcome {
     Ok(())
 }
 
-fn faults_of_several_threads_are_told_apart_by_their_labels() -> Outcome {
+fn faults_in_several_spaces_arrive_at_their_own_handlers() -> Outcome {
     let mut twins = [Twin::new()?, Twin::new()?, Twin::new()?];
     for (number, twin) in twins.iter_mut().enumerate() {
-        twin.start(READ, DATA + number as u64, LABEL + number as u64)?;
+        twin.start(READ, DATA + number as u64)?;
     }
     for (number, twin) in twins.iter_mut().enumerate() {
         let fault = twin.next_fault()?;
-        check_eq!(fault.label, LABEL + number as u64);
         check_eq!(fault.message.address, DATA + number as u64);
     }
     Ok(())
