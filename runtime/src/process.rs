@@ -87,7 +87,8 @@ pub fn fork() -> Result<Fork, Errno> {
     // The child writes this page first, so the kernel copies it at once.
     let stack = &raw const request as u64;
     encode(&(FORK, stack), &mut request).map_err(kernel_errno)?;
-    let op = OpWord::new(IpcCall::Call, IpcFlags::KILLABLE_ONLY, request.len(), 0);
+    // No flags: the server answers at once, and a call without any takes the kernel's short path.
+    let op = OpWord::new(IpcCall::Call, IpcFlags::empty(), request.len(), 0);
     // SAFETY: no memory part, and the body fits the registers.
     let answer = unsafe {
         syscall::message(
@@ -199,9 +200,15 @@ unsafe extern "C" fn run_child<F: FnOnce() -> i32>(context: *mut c_void) -> ! {
     exit_thread(run())
 }
 
-/// Sends `request`; the child runs `child` with `context`, which the callers make for each other.
-fn call_child(request: &ShortBody, child: Child, context: *mut c_void) -> Result<u32, Errno> {
-    let op = OpWord::new(IpcCall::Call, IpcFlags::KILLABLE_ONLY, request.len(), 0);
+/// Sends `request`; the child runs `child` with `context`, which the callers make for each other. A
+/// caller who waits for the child's memory to be its own again is not interrupted in that.
+fn call_child(
+    request: &ShortBody,
+    flags: IpcFlags,
+    child: Child,
+    context: *mut c_void,
+) -> Result<u32, Errno> {
+    let op = OpWord::new(IpcCall::Call, flags, request.len(), 0);
     let mut words = request.words();
     // SAFETY: `words` is ours; `child` ends its thread, and takes what `context` points to, which the
     // callers leave to it where memory is shared.
@@ -269,7 +276,13 @@ pub fn vfork<F: FnOnce(&mut VforkChild) -> i32>(child: F) -> Result<u32, Errno> 
         closure: ManuallyDrop::new(child),
         message: None,
     };
-    let result = call_child(&request, run_vfork_child::<F>, (&raw mut shared).cast());
+    let context = (&raw mut shared).cast();
+    let result = call_child(
+        &request,
+        IpcFlags::KILLABLE_ONLY,
+        run_vfork_child::<F>,
+        context,
+    );
     if result.is_err() {
         // SAFETY: there is no child that took it.
         unsafe { ManuallyDrop::drop(&mut shared.closure) };
@@ -336,11 +349,16 @@ pub fn clone<F: FnOnce() -> i32 + 'static>(
         }
         None => {}
     }
+    let flags = if arguments.flags & clone_flags::VFORK != 0 {
+        IpcFlags::KILLABLE_ONLY
+    } else {
+        IpcFlags::empty()
+    };
     let mut request = ShortBody::new();
     let result = encode(&CLONE, &mut request)
         .and_then(|()| encode(&(arguments,), &mut request))
         .map_err(kernel_errno)
-        .and_then(|()| call_child(&request, run_child::<F>, place.cast()));
+        .and_then(|()| call_child(&request, flags, run_child::<F>, place.cast()));
     if result.is_err() || !shares_memory {
         // SAFETY: no child took this copy: there is none, or it has its own memory.
         unsafe { ManuallyDrop::drop(&mut *place) };
