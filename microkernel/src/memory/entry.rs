@@ -76,6 +76,8 @@ pub enum Caching {
 pub(super) struct Entry(u64);
 
 impl Entry {
+    pub(super) const ABSENT: Entry = Entry(0);
+
     #[inline]
     pub(super) const fn from_bits(bits: u64) -> Entry {
         Entry(bits)
@@ -136,7 +138,7 @@ impl Entry {
     }
 
     /// A page of the kind `kind` with the permissions of `like`, masked.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn page(kind: Kind, frame: Frame, like: Entry) -> Entry {
         let software = like.0 & (PROTECTION | MAY_WRITE | MAY_EXECUTE);
         let caching = if matches!(kind, Kind::Pinned) {
@@ -169,6 +171,7 @@ impl Entry {
 
     /// A page entry with the hardware bits that its software bits call for;
     /// private pages stay masked.
+    #[inline(always)]
     const fn derived(self) -> Entry {
         let mut bits = self.0 & !(PRESENT | HARDWARE_WRITE | USER | ACCESSED | DIRTY | NO_EXECUTE);
         let protection = self.protection();
@@ -231,7 +234,7 @@ impl Entry {
     }
 
     /// What the mapping permits.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn protection(self) -> Protection {
         Protection::from_bits_truncate((self.0 >> PROTECTION_SHIFT) as u8 & 7)
     }
@@ -305,7 +308,7 @@ impl Entry {
 
     /// Hardware write given as far as logical write goes: this entry is the
     /// only owner.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn unmasked(self) -> Entry {
         if self.is_table() || self.0 & (0b10 << PROTECTION_SHIFT) != 0 {
             Entry(self.0 | HARDWARE_WRITE)

@@ -292,6 +292,7 @@ impl<M: Machine> Memory<M> {
         self.put(frame, Content::Zero);
     }
 
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         pool: Ref<Pool>,
@@ -312,6 +313,7 @@ impl<M: Machine> Memory<M> {
         Ok(frame)
     }
 
+    #[inline(always)]
     pub(super) fn take_uncharged(&mut self, content: Content) -> Option<Frame> {
         // Clean frames are kept for those who need zeros, if there is a choice.
         let frame = match content {
@@ -332,10 +334,12 @@ impl<M: Machine> Memory<M> {
         Some(frame)
     }
 
+    #[inline(always)]
     fn pop_dirty(&mut self) -> Option<Frame> {
         pop(&mut self.dirty, self.records)
     }
 
+    #[inline(always)]
     fn pop_clean(&mut self) -> Option<Frame> {
         pop(&mut self.clean, self.records)
     }
@@ -445,6 +449,7 @@ fn splice(list: &mut FreeList, records: &mut [FrameRecord], more: FreeList) {
     }
 }
 
+#[inline(always)]
 fn pop(list: &mut FreeList, records: &mut [FrameRecord]) -> Option<Frame> {
     if list.head == 0 {
         return None;
@@ -497,6 +502,19 @@ mod tests {
             Err(Error::InvalidArgument)
         );
         assert_eq!(memory.mark_foreign(Frame::from_number(0)), Ok(()));
+    }
+
+    #[test]
+    fn a_frame_that_cpus_may_remember_is_not_used_again_before_the_flush() {
+        let mut memory = fake::memory(4);
+        let pool = memory.root_pool();
+        let frame = memory.take_frame(pool, FrameKind::Data).unwrap();
+        memory.take_frame(pool, FrameKind::Kernel).unwrap();
+        memory.drop_page(frame);
+        let none_left = memory.take_frame(pool, FrameKind::Kernel);
+        assert_eq!(none_left, Err(Error::NoMemory));
+        memory.free_pending();
+        assert_eq!(memory.take_frame(pool, FrameKind::Kernel), Ok(frame));
     }
 
     #[test]

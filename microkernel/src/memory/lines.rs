@@ -96,8 +96,10 @@ impl<M: Machine> Memory<M> {
         for number in Bits(busy) {
             for index in number * 8..number * 8 + 8 {
                 let entry = self.entry(from, index);
-                if !entry.is_absent() {
+                if Entry::refers(entry.bits()) {
                     masked |= self.copy_entry(from, to, index, entry)?;
+                } else {
+                    self.replace_entry(to, index, entry);
                 }
             }
         }
@@ -132,9 +134,9 @@ impl<M: Machine> Memory<M> {
         }
         let masked = copy != entry;
         if masked {
-            table(&self.machine, from)[index & 511].store(copy.bits(), Ordering::Relaxed);
+            self.replace_entry(from, index, copy);
         }
-        table(&self.machine, to)[index & 511].store(copy.bits(), Ordering::Relaxed);
+        self.replace_entry(to, index, copy);
         Ok(masked)
     }
 
@@ -157,15 +159,17 @@ impl<M: Machine> Memory<M> {
             *budget -= 1;
             for index in number * 8..number * 8 + 8 {
                 let entry = self.entry(in_table, index);
-                if entry.is_absent() {
-                    continue;
+                if Entry::refers(entry.bits()) {
+                    if entry.is_table() && !self.clear_below(entry.frame(), budget) {
+                        return false;
+                    }
+                    self.drop_entry(entry);
+                    // Before the next: it must not be dropped again if the
+                    // budget ends there.
+                    self.replace_entry(in_table, index, Entry::ABSENT);
                 }
-                if entry.is_table() && !self.clear_below(entry.frame(), budget) {
-                    return false;
-                }
-                self.drop_entry(entry);
-                table(&self.machine, in_table)[index & 511].store(0, Ordering::Relaxed);
             }
+            clear_line(&self.machine, in_table, number);
             let record = self.record_mut(in_table);
             record.lines &= !(1 << number);
             record.set_busy_lines(record.busy_lines() & !(1 << number));
@@ -184,8 +188,14 @@ impl<M: Machine> Memory<M> {
     pub(super) fn clear_idle_lines(&mut self, in_table: Frame, lines: u64) -> u64 {
         let record = self.record(in_table);
         let idle = record.lines & lines & !record.busy_lines();
-        for number in Bits(idle) {
-            clear_line(&self.machine, in_table, number);
+        let mut rest = idle;
+        while rest != 0 {
+            // A run of lines at a time.
+            let first = rest.trailing_zeros();
+            let count = (!(rest >> first)).trailing_zeros();
+            let slots = first as usize * 8..(first + count) as usize * 8;
+            fill_slots(&table(&self.machine, in_table)[slots], Entry::ABSENT);
+            rest &= u64::MAX.checked_shl(first + count).unwrap_or(0);
         }
         self.record_mut(in_table).lines &= !idle;
         lines & !idle

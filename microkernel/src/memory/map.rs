@@ -236,6 +236,19 @@ impl<M: Machine> Memory<M> {
     }
 
     fn is_vacant(&self, in_table: Frame, level: u8, range: Range<u64>) -> bool {
+        let (mut in_table, mut level) = (in_table, level);
+        // Down to where the range needs more than one entry.
+        while index(range.start, level) == index(range.end - 1, level) && level > 1 {
+            let entry = self.entry(in_table, index(range.start, level));
+            if !entry.is_table() {
+                return entry.is_absent();
+            }
+            if range.end - range.start == span(level) {
+                return false;
+            }
+            in_table = entry.frame();
+            level -= 1;
+        }
         if self.record(in_table).lines & lines_of(range.start, range.end, level) == 0 {
             return true;
         }

@@ -82,80 +82,79 @@ impl<M: Machine> Memory<M> {
         address: u64,
         intent: Intent,
     ) -> Result<Frame, Fault> {
+        match self.get(space).root() {
+            Some(root) if address < USER_END => {
+                // Most pages are ready: this only looks.
+                let (place, writable) = self.walk_writable(root, address);
+                let ready = match intent {
+                    Intent::Read => place.entry.is_present(),
+                    Intent::Write => place.entry.is_present() && writable,
+                    Intent::Execute | Intent::ForcedPrivateWrite => false,
+                };
+                if ready {
+                    return Ok(place.entry.frame());
+                }
+            }
+            _ => return Err(Fault::Denied),
+        }
+        self.make_ready(space, address, intent)
+    }
+
+    /// As [`Memory::resolve`], for a page fault: something has to be done.
+    ///
+    /// # Errors
+    ///
+    /// What the thread has to be faulted with.
+    #[inline(never)]
+    pub fn make_ready(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        intent: Intent,
+    ) -> Result<Frame, Fault> {
         if address >= USER_END {
             return Err(Fault::Denied);
         }
-        loop {
-            let root = self.get(space).root().ok_or(Fault::Denied)?;
-            let place = match intent {
-                Intent::Read | Intent::Execute => self.walk(root, address),
-                Intent::Write | Intent::ForcedPrivateWrite => {
-                    self.own_path(space, root, address)?
-                }
-            };
-            let entry = place.entry;
-            let ready = match intent {
-                Intent::Read => entry.is_present(),
-                Intent::Write => entry.is_present() && entry.is_writable(),
-                Intent::Execute | Intent::ForcedPrivateWrite => false,
-            };
-            if ready {
-                return Ok(entry.frame());
-            }
-            let page = address & !(PAGE_SIZE - 1);
-            if let Some(frame) = self.make_ready(space, place, page, intent)? {
-                return Ok(frame);
-            }
-        }
-    }
-
-    /// Does what the entry at `place` calls for. Returns the frame, or `None` if
-    /// one has to look again.
-    #[inline(never)]
-    fn make_ready(
-        &mut self,
-        space: Ref<Space>,
-        place: Place,
-        address: u64,
-        intent: Intent,
-    ) -> Result<Option<Frame>, Fault> {
-        let entry = place.entry;
+        let address = address & !(PAGE_SIZE - 1);
         let needed = match intent {
             Intent::Read => Protection::READ,
             Intent::Execute => Protection::EXECUTE,
             Intent::Write => Protection::WRITE,
             Intent::ForcedPrivateWrite => Protection::empty(),
         };
-        if entry.is_absent() {
-            return Err(self.missing(space, address, None));
-        }
-        if !entry.protection().contains(needed) {
-            return Err(Fault::Denied);
-        }
-        match entry.kind() {
-            Kind::Private => match intent {
-                Intent::Read | Intent::Execute => Ok(Some(entry.frame())),
-                _ => self.own_page(space, place, address, intent).map(Some),
-            },
-            Kind::Shared | Kind::Pinned => match intent {
-                Intent::ForcedPrivateWrite => Err(Fault::Denied),
-                _ => Ok(Some(entry.frame())),
-            },
-            Kind::Zero if place.level == 1 => self.fill_zero(space, place).map(Some),
-            Kind::Link if place.level == 1 => {
-                self.settle(space, place, address, intent, 0)?;
-                Ok(None)
+        let changes = matches!(intent, Intent::Write | Intent::ForcedPrivateWrite);
+        loop {
+            let root = self.get(space).root().ok_or(Fault::Denied)?;
+            let place = if changes {
+                self.own_path(space, root, address)?
+            } else {
+                self.walk(root, address)
+            };
+            let entry = place.entry;
+            if !entry.protection().contains(needed) || entry.is_absent() {
+                return Err(match entry.is_absent() {
+                    true => self.missing(space, address, None),
+                    false => Fault::Denied,
+                });
             }
-            Kind::Zero | Kind::Link => {
-                self.split(space, place)?;
-                Ok(None)
+            match entry.kind() {
+                Kind::Private if changes => return self.part(space, place, address, intent),
+                Kind::Shared | Kind::Pinned if intent == Intent::ForcedPrivateWrite => {
+                    return Err(Fault::Denied);
+                }
+                Kind::Private | Kind::Shared | Kind::Pinned => return Ok(entry.frame()),
+                Kind::Zero if place.level == 1 => return self.fill_zero(space, place),
+                Kind::Link if place.level == 1 => self.settle(space, place, address, intent, 0)?,
+                _ => {
+                    self.split(space, place)?;
+                }
             }
-            Kind::Absent | Kind::Table => Err(self.missing(space, address, None)),
         }
     }
 
     /// Gives the private zero page at `place` a frame. The table may be shared:
     /// then all its owners see the same new page, as they saw the same zeros.
+    #[inline(always)]
     fn fill_zero(&mut self, space: Ref<Space>, place: Place) -> Result<Frame, Fault> {
         let pool = self.get(space).pool();
         let frame = self.take(pool, FrameKind::Data, Content::Zero)?;
@@ -167,10 +166,22 @@ impl<M: Machine> Memory<M> {
         Ok(frame)
     }
 
+    /// [`Memory::part`] for callers that are not in a hurry.
+    #[inline(never)]
+    pub(super) fn own_page(
+        &mut self,
+        space: Ref<Space>,
+        place: Place,
+        address: u64,
+        intent: Intent,
+    ) -> Result<Frame, Fault> {
+        self.part(space, place, address, intent)
+    }
+
     /// Makes the space the only owner of the private page at `place`, whose path
     /// is its own already.
-    #[inline]
-    pub(super) fn own_page(
+    #[inline(always)]
+    fn part(
         &mut self,
         space: Ref<Space>,
         place: Place,

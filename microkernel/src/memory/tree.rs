@@ -87,7 +87,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Publishes an entry that is not absent.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_entry(&mut self, in_table: Frame, index: usize, entry: Entry) {
         debug_assert!(!entry.is_absent());
         let line = 1 << (index / 8);
@@ -165,6 +165,31 @@ impl<M: Machine> Memory<M> {
             Ok(table) => self.leaf(table, address),
             Err(place) => place,
         }
+    }
+
+    /// As [`Memory::walk`], and whether every entry on the way has hardware write.
+    #[inline(always)]
+    pub(super) fn walk_writable(&self, root: Frame, address: u64) -> (Place, bool) {
+        let mut in_table = root;
+        let mut all = u64::MAX;
+        for level in [4, 3, 2] {
+            let index = index(address, level);
+            let entry = self.entry(in_table, index);
+            if !entry.is_present() {
+                let place = Place {
+                    table: in_table,
+                    index,
+                    level,
+                    entry,
+                };
+                return (place, false);
+            }
+            all &= entry.bits();
+            in_table = entry.frame();
+        }
+        let place = self.leaf(in_table, address);
+        let all = Entry::from_bits(all & place.entry.bits());
+        (place, all.is_writable())
     }
 
     /// As [`Memory::walk`], and the space is the only owner of every table on

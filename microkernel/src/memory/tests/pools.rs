@@ -53,6 +53,17 @@ fn taking_back_moves_the_charge_to_the_taker() {
 }
 
 #[test]
+fn taking_a_page_back_moves_its_charge_too() {
+    let (mut case, pool, _) = two_pools();
+    // The source parts its path and one page; the old ones are the snapshot's.
+    case.store(0, page(0), 9);
+    let (theirs, mine) = (case.used(), case.memory.pool_status(pool).used);
+    assert_eq!(case.changes(|case| case.store(1, page(0), 8)), [0, 0, 4]);
+    assert_eq!(case.used(), theirs - 4, "three tables and the page");
+    assert_eq!(case.memory.pool_status(pool).used, mine + 4);
+}
+
+#[test]
 fn taking_back_what_the_taker_cannot_pay_is_no_memory() {
     let (mut case, pool, _) = two_pools();
     let source_pool = case.pool;

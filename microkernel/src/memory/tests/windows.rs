@@ -446,3 +446,35 @@ fn a_mapping_that_cannot_be_paid_leaves_nothing_behind() {
         assert_eq!(case.memory.pool_status(poor).used, 2);
     }
 }
+
+#[test]
+fn a_page_that_its_mapper_still_has_stays_shared_with_it_across_a_snapshot() {
+    let (mut case, window, other) = source();
+    case.store(0, page(0), 1);
+    map(&mut case, window, other, 1, READ_WRITE, WindowMode::Shared).unwrap();
+    assert_eq!(case.load(1, page(0)), 1);
+    case.snapshot(2);
+    case.store(0, page(0), 2);
+    assert_eq!(case.load(1, page(0)), 2);
+    case.memory.audit();
+}
+
+#[test]
+fn a_window_on_a_mapped_window_gives_no_more_than_that_has() {
+    let mut case = Case::with_pages(1);
+    let read_only = case.window(BASE, 1, READ);
+    let middle = case.other_space(1);
+    map(&mut case, read_only, middle, 1, READ, WindowMode::Shared).unwrap();
+    let pool = case.pool;
+    let second = case
+        .memory
+        .window_create(middle, pool, BASE, 1, READ_WRITE, None)
+        .unwrap();
+    let last = case.other_space(2);
+    map(&mut case, second, last, 1, READ_WRITE, WindowMode::Shared).unwrap();
+    assert_eq!(case.memory.user_store(2, BASE, 1), Err(Fault::Denied));
+    assert_eq!(case.load(2, BASE), 0);
+    let raised = case.memory.protect(last, BASE, 1, READ_WRITE);
+    assert_eq!(raised, Err(Error::AccessDenied));
+    case.memory.audit();
+}
