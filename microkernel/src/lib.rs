@@ -11,3 +11,5 @@ pub mod memory;
 pub mod object;
 pub mod sched;
 pub mod syscall;
+#[cfg(test)]
+pub mod testkit;

@@ -119,7 +119,7 @@ impl<M: Machine> Kernel<M> {
             Fate::Notice(endpoint) => {
                 let endpoint: Ref<Endpoint> =
                     Ref::from_bits(endpoint).expect("a sender has an endpoint");
-                if self.memory.get(endpoint).ended {
+                if !self.memory.get(endpoint).is_served() {
                     self.garbage.nodes.push(&mut self.memory, node);
                     return;
                 }
@@ -246,13 +246,15 @@ impl<M: Machine> Kernel<M> {
             self.abort(sender, Error::ServerGone);
             return false;
         }
-        if ended {
+        if !served {
             let mut notices = self.memory.get(endpoint).notices;
             if let Some(node) = notices.pop(&mut self.memory) {
                 self.memory.get_mut(endpoint).notices = notices;
                 self.garbage.nodes.push(&mut self.memory, node);
                 return false;
             }
+        }
+        if ended {
             self.unbind(endpoint);
         }
         true

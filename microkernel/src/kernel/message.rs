@@ -37,6 +37,10 @@ impl<M: Machine> Kernel<M> {
         call: IpcCall,
         operation: u64,
     ) -> Next {
+        #[cfg(test)]
+        if self.long_only {
+            return self.long_message_call(thread, call, OpWord(operation));
+        }
         let taken = match call {
             IpcCall::Call => self.short_call(thread, operation),
             IpcCall::ReplyReceive => self.short_reply_receive(thread, operation),

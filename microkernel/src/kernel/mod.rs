@@ -18,6 +18,8 @@ pub mod lookup;
 pub mod message;
 pub mod running;
 pub mod short;
+#[cfg(test)]
+mod tests;
 pub mod transfer;
 pub mod waiting;
 
@@ -155,6 +157,9 @@ pub struct Kernel<M: Machine> {
     pub(crate) lines: [Option<Ref<Irq>>; LINES],
     pub(crate) garbage: Garbage,
     counters: Counters,
+    /// The short path is left out.
+    #[cfg(test)]
+    long_only: bool,
 }
 
 impl<M: Machine> Kernel<M> {
@@ -169,6 +174,8 @@ impl<M: Machine> Kernel<M> {
             lines: [None; LINES],
             garbage: Garbage::default(),
             counters: Counters::default(),
+            #[cfg(test)]
+            long_only: false,
         }
     }
 
@@ -261,5 +268,27 @@ impl<M: Machine> Kernel<M> {
     pub fn start(&mut self) -> Next {
         self.enter();
         self.leave()
+    }
+}
+
+#[cfg(test)]
+impl<M: Machine> Kernel<M> {
+    /// Lets a runnable thread run now, whoever ought to.
+    pub fn force(&mut self, thread: Ref<Thread>) {
+        if self.current() == Some(thread) {
+            return;
+        }
+        if let Some(current) = self.current() {
+            self.cpu().current = None;
+            self.let_run(current);
+        }
+        self.stop_running(thread);
+        assert!(self.run(thread), "its space has ended");
+        self.cpu().reschedule = false;
+    }
+
+    /// Whether the short path is to be left out, to compare with the long one.
+    pub fn set_long_only(&mut self, long_only: bool) {
+        self.long_only = long_only;
     }
 }

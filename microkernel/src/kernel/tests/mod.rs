@@ -1,0 +1,7 @@
+//! What programs can rely on, shown by threads that make system calls on the fake machine.
+
+mod calls;
+mod ends;
+mod faults;
+mod interrupts;
+mod waits;
