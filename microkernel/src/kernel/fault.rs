@@ -50,7 +50,7 @@ impl<M: Machine> Kernel<M> {
         };
         let space = self.memory.get(thread).space;
         let space = space.expect("a thread that runs has a space");
-        let Err(fault) = self.memory.resolve(space, exception.address, intent) else {
+        let Err(fault) = self.memory.make_ready(space, exception.address, intent) else {
             return;
         };
         self.tell_page_fault(thread, exception.address, fault, access, code);
