@@ -258,10 +258,11 @@ impl<W: World> files::Server<W> for Console {
         }
         match self.line {
             Line::Terminal(_) => {
-                // A terminal wants a carriage return before each line feed.
+                // A terminal wants a carriage return before each line feed; who sends it has it.
                 for line in bytes.0.split_inclusive(|byte| *byte == b'\n') {
-                    match line.split_last() {
-                        Some((b'\n', line)) => {
+                    match line {
+                        [.., b'\r', b'\n'] => world.send(line),
+                        [line @ .., b'\n'] => {
                             world.send(line);
                             world.send(b"\r\n");
                         }

@@ -239,9 +239,9 @@ fn raw_mode_wakes_a_reader_at_each_byte() {
 #[test]
 fn a_terminal_gets_a_carriage_return_with_each_line_feed() {
     let mut system = System::terminal();
-    assert_eq!(system.write(OUTPUT, b"a\n\nb"), Outcome::Answer(4));
+    assert_eq!(system.write(OUTPUT, b"a\n\n\r\nb"), Outcome::Answer(6));
     assert_eq!(system.write(ERROR, b""), Outcome::Answer(0));
-    assert_eq!(system.world.sent, b"a\r\n\r\nb");
+    assert_eq!(system.world.sent, b"a\r\n\r\n\r\nb");
     let info = system.stream(OUTPUT, 0, |client| client.info());
     assert!(
         matches!(info, Outcome::Answer(info) if info.terminal && info.kind == FileKind::Stream)
