@@ -70,9 +70,6 @@ impl Descriptors {
         for (index, top) in own_stacks.into_iter().enumerate() {
             self.task.interrupt_stack_table[index] = VirtAddr::new(top);
         }
-        let gates = self.gates.insert(InterruptDescriptorTable::new());
-        fill(gates);
-
         let code = self.segments.append(Descriptor::kernel_code_segment());
         let data = self
             .segments
@@ -96,6 +93,13 @@ impl Descriptors {
             DS::set_reg(SegmentSelector(0));
             ES::set_reg(SegmentSelector(0));
             tables::load_tss(task);
+        }
+        // The crate makes gates for the code segment that is loaded, so they come
+        // after it: a boot loader has its own.
+        let gates = self.gates.insert(InterruptDescriptorTable::new());
+        fill(gates);
+        // SAFETY: as for the segments.
+        unsafe {
             gates.load_unsafe();
         }
 
