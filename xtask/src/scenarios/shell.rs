@@ -33,7 +33,7 @@ fn its_commands_answer(guest: &Guest) -> Result<Verdict> {
         ("help", &["ps", "caps", "mem"][..]),
         ("ps", &["init", "sh"]),
         ("caps 1", &["1"]),
-        ("mem", &["pages"]),
+        ("mem", &["all memory", "process"]),
         ("fork-example", &["before fork pid is", "father pid is"]),
     ] {
         terminal.send(&format!("{command}\r"))?;

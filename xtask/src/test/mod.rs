@@ -7,6 +7,7 @@ mod guest;
 mod host;
 pub mod report;
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -155,7 +156,11 @@ fn run_one(work: &Work, guest: &Guest, report: &Report) -> Result<()> {
     match work {
         Work::Program { name, filter } => guest::run(guest, name, filter.as_deref(), report),
         Work::Scenario(scenario) => {
-            let (verdict, details) = match (scenario.run)(guest) {
+            // A mistake in a scenario is a failure like any other.
+            let run = AssertUnwindSafe(|| (scenario.run)(guest));
+            let result = std::panic::catch_unwind(run)
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("the scenario itself panicked")));
+            let (verdict, details) = match result {
                 Ok(verdict) => (verdict, String::new()),
                 Err(error) => {
                     let mut causes = error.chain().map(ToString::to_string);
