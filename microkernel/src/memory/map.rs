@@ -73,6 +73,9 @@ fn lines_of(at: u64, end: u64, level: u8) -> u64 {
     u64::MAX >> (63 - (last - first)) << first
 }
 
+/// How many entries one look for a mapped run takes in.
+const RUN_ENTRIES: u32 = 4096;
+
 /// Bytes that a line of a lowest table stands for.
 const LINE: u64 = 8 * PAGE_SIZE;
 
@@ -199,7 +202,7 @@ impl<M: Machine> Memory<M> {
             return None;
         }
         let mut run = None;
-        let mut budget = STEP_LINES;
+        let mut budget = RUN_ENTRIES;
         self.run_in(root, ROOT_LEVEL, address..USER_END, &mut run, &mut budget);
         run.map(|run| (run.start, (run.end - run.start) / PAGE_SIZE))
     }

@@ -307,19 +307,55 @@ impl<M: Machine> Memory<M> {
         self.uncharge(pool.expect("a frame in use is paid for"));
     }
 
-    /// Moves the charge of a frame to `pool`.
+    /// Moves the charge of a frame to `pool`. Ancestors that both payers have
+    /// notice nothing, even if they are at their limits.
     ///
     /// # Errors
     ///
     /// `NoMemory` if `pool` cannot pay; nothing has changed then.
     #[inline]
     pub(super) fn recharge(&mut self, frame: Frame, pool: Ref<Pool>) -> Result<(), Error> {
-        if self.record(frame).pool == Some(pool) {
+        let old = self.record(frame).pool.expect("a frame in use is paid for");
+        if old == pool {
             return Ok(());
         }
-        self.charge(pool)?;
-        self.uncharge_frame(frame);
+        self.move_charge(old, pool)?;
         self.record_mut(frame).pool = Some(pool);
+        Ok(())
+    }
+
+    /// Counts one frame less in `from` and one more in `to`.
+    fn move_charge(&mut self, from: Ref<Pool>, to: Ref<Pool>) -> Result<(), Error> {
+        let (mut above_from, mut above_to) = (from, to);
+        while above_from != above_to {
+            let (one, other) = (self.get(above_from), self.get(above_to));
+            let parent = |pool: &Pool| pool.parent.expect("the root is above all pools");
+            if one.depth >= other.depth {
+                above_from = parent(one);
+            } else {
+                above_to = parent(other);
+            }
+        }
+        let meet = above_to;
+        let mut at = to;
+        while at != meet {
+            let here = self.get_mut(at);
+            if here.used >= here.limit {
+                self.undo_charge(to, at);
+                return Err(Error::NoMemory);
+            }
+            here.used += 1;
+            at = here.parent.expect("the common ancestor is above");
+        }
+        self.get_mut(to).own += 1;
+        let mut at = from;
+        while at != meet {
+            let here = self.get_mut(at);
+            here.used -= 1;
+            at = here.parent.expect("the common ancestor is above");
+        }
+        self.get_mut(from).own -= 1;
+        self.forget_ended_pool(from);
         Ok(())
     }
 }

@@ -75,6 +75,25 @@ fn taking_back_what_the_taker_cannot_pay_is_no_memory() {
 }
 
 #[test]
+fn a_charge_that_moves_below_a_full_ancestor_is_not_refused() {
+    let mut memory = fake::memory(256);
+    let outer = memory.pool_create(memory.root_pool(), 100).unwrap();
+    let [one, other] = [0, 1].map(|_| memory.pool_create(outer, 50).unwrap());
+    let source = memory.space_create(one, None).unwrap();
+    memory.enter(0, source);
+    memory.map_anonymous(source, BASE, 2, READ_WRITE).unwrap();
+    memory.user_store(0, page(0), 1).unwrap();
+    let copy = memory.space_snapshot(source, other).unwrap();
+    memory.end_space(source);
+    let used = memory.pool_status(outer).used;
+    memory.pool_set_limit(outer, used).unwrap();
+    memory.enter(0, copy);
+    assert_eq!(memory.user_store(0, page(0), 2), Ok(()));
+    assert_eq!(memory.pool_status(outer).used, used);
+    memory.audit();
+}
+
+#[test]
 fn an_ended_pool_pays_for_nothing_new() {
     let (mut case, pool, _) = two_pools();
     case.store(1, page(0), 1);

@@ -184,15 +184,15 @@ fn ending_a_space_gives_back_what_it_alone_holds() {
 
 #[test]
 fn ending_a_space_is_cut_into_steps() {
-    let mut memory = fake::memory(40_000);
+    let mut memory = fake::memory(6_000);
     let pool = memory.root_pool();
     let before = memory.pool_status(pool).used;
     let space = memory.space_create(pool, None).unwrap();
     memory.enter(0, space);
     memory
-        .map_anonymous(space, BASE, 20_000, READ_WRITE)
+        .map_anonymous(space, BASE, 5_000, READ_WRITE)
         .unwrap();
-    for number in 0..20_000 {
+    for number in 0..5_000 {
         memory.user_store(0, page(number), number).unwrap();
     }
     let mut steps = 1;
