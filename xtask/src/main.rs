@@ -8,6 +8,7 @@ mod archive;
 mod bare;
 mod bench;
 mod channel;
+mod conformance;
 mod docs;
 mod exec;
 mod gdb;
@@ -64,6 +65,8 @@ enum Command {
     Tidy,
     /// Make the pages of docs/ that come from libipc's tables
     Docs,
+    /// Make docs/conformance.md from the rules, the tests that name them, and a list
+    Conformance(conformance::Options),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Gdb(options) => gdb::gdb(&options),
         Command::Tidy => tidy::tidy(),
         Command::Docs => docs::write(),
+        Command::Conformance(options) => conformance::conformance(&options),
     };
     match result {
         Ok(code) => code,
