@@ -117,12 +117,25 @@ pub unsafe extern "C" fn syscall() {
         "swapgs",
         "sysretq",
         "2:",
+        "mov rcx, [rax + {rip}]",
+        "shr rcx, 47",
+        "jnz 3f",
         "mov rcx, [rax + {rcx}]",
         "mov r11, [rax + {r11}]",
         "lea rsp, [rax + {rip}]",
         "mov rax, [rax]",
         "swapgs",
         "iretq",
+        // A jump outside of the canonical addresses faults with rip already
+        // there (on AMD's CPUs and in QEMU). IRETQ would fault in the kernel;
+        // the program has its fault once more instead.
+        "3:",
+        "mov qword ptr [rax + {entry}], 13",
+        "mov qword ptr [rax + {error_code}], 0",
+        "mov rdi, rax",
+        "mov rsp, gs:[{stack}]",
+        "call {on_vector}",
+        "jmp leave_kernel",
         scratch = const percpu::SCRATCH,
         context = const percpu::CONTEXT,
         stack = const percpu::STACK,
@@ -132,8 +145,10 @@ pub unsafe extern "C" fn syscall() {
         rsp = const offsets::RSP,
         rcx = const offsets::RCX,
         r11 = const offsets::R11,
+        error_code = const offsets::ERROR_CODE,
         by_syscall = const ENTRY_SYSCALL,
         handler = sym door::on_syscall,
+        on_vector = sym door::on_vector,
     )
 }
 
