@@ -27,7 +27,7 @@ impl Held {
 /// to its server, which has no names for them here.
 fn names(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Pool => &["charge", "manage", "status"],
+        Kind::Pool => &["charge", "manage", "status", "label"],
         Kind::Space => &[
             "map",
             "snapshot",
@@ -38,7 +38,7 @@ fn names(kind: Kind) -> &'static [&'static str] {
         ],
         Kind::Window => &["read", "write", "execute"],
         Kind::Table => &["take", "put", "use"],
-        Kind::Thread => &["control", "registers", "observe"],
+        Kind::Thread => &["control", "registers", "observe", "label"],
         Kind::Notification => &["signal", "wait"],
         Kind::System => &["power", "log", "make-irq"],
         Kind::Receiver | Kind::Irq | Kind::IoPorts | Kind::PhysicalRange => &["use"],

@@ -264,7 +264,7 @@ pub fn start(boot: &BootPage, console: ConsoleKind) -> Result<Servers, Failure> 
             Grant::new(
                 startup::process::JOB_POOL,
                 jobs.pool,
-                Access::CHARGE | Access::STATUS,
+                Access::CHARGE | Access::STATUS | Access::LABEL,
                 "the jobs' memory",
             ),
             Grant::new(

@@ -270,6 +270,10 @@ bitflags! {
         const MANAGE_POOL = 1 << 1;
         /// Pool: read its figures.
         const STATUS = 1 << 2;
+        /// Pool, Thread: give threads labels that are not the giver's own. A pool or a thread that
+        /// is made with a pool capability without it has none either, so who is known by a label
+        /// cannot make somebody else of a thread.
+        const LABEL = 1 << 3;
 
         /// Space: map, unmap and protect.
         const MAP = 1 << 0;

@@ -134,7 +134,8 @@ macro_rules! syscalls {
         54 => cap_set_flags(handle: Handle, mask: SlotFlags, value: SlotFlags) -> ();
 
         /// Makes a thread, suspended once, with all registers zero. `exceptions` (a sender, or
-        /// none) gets its faults.
+        /// none) gets its faults. A label that is not the caller's own needs LABEL on the pool, or
+        /// it is `AccessDenied`.
         64 => thread_create(pool: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, label: u64, exceptions: Handle) -> Handle;
         /// Makes a thread that continues where `like` waits in a call, as if that call had
         /// returned an empty message: same registers, FPU state, priority and exception endpoint.
@@ -160,7 +161,7 @@ macro_rules! syscalls {
         72 => thread_get_registers(thread: Handle, into: u64) -> ();
         /// Sets the thread's registers from the caller's memory. `WrongState` while it runs.
         73 => thread_set_registers(thread: Handle, from: u64) -> ();
-        /// Sets the label that receivers see.
+        /// Sets the label that receivers see. Needs LABEL on the thread.
         74 => thread_set_label(thread: Handle, label: u64) -> ();
         /// Sets the priority, 0 (lowest) to 31, not above the caller's own.
         75 => thread_set_priority(thread: Handle, priority: u64) -> ();

@@ -94,6 +94,7 @@ impl Display for Rights {
                 (Access::CHARGE, "charge"),
                 (Access::MANAGE_POOL, "manage"),
                 (Access::STATUS, "status"),
+                (Access::LABEL, "label"),
             ],
             Some(Kind::Space) => &[
                 (Access::MAP, "map"),
@@ -117,6 +118,7 @@ impl Display for Rights {
                 (Access::CONTROL, "control"),
                 (Access::REGISTERS, "registers"),
                 (Access::OBSERVE, "observe"),
+                (Access::LABEL, "label"),
             ],
             Some(Kind::Notification) => &[(Access::SIGNAL, "signal"), (Access::WAIT, "wait")],
             Some(Kind::Receiver | Kind::Irq | Kind::IoPorts | Kind::PhysicalRange) => {

@@ -33,7 +33,7 @@ pub const LOG: Handle = slot(3);
 pub mod process {
     use super::*;
 
-    /// The pool of the first job: every process is charged to it. Rights CHARGE and STATUS.
+    /// The pool of the first job: every process is charged to it. Rights CHARGE, STATUS and LABEL.
     pub const JOB_POOL: Handle = slot(4);
     /// The template that every new image starts from, right SNAPSHOT: a space with the loader
     /// mapped at its link address, the first stack mapped, and nothing else. Its pager is a sender

@@ -46,6 +46,16 @@ impl<M: Machine> Kernel<M> {
         Ok(pool)
     }
 
+    /// The rights on a pool or thread that is made with this pool capability: all but those that
+    /// only a capability with LABEL passes on.
+    fn passed_on(&self, pool: Handle) -> Result<Access, Error> {
+        let held = Access::from_bits_retain(self.find(pool)?.access);
+        Ok(match held.contains(Access::LABEL) {
+            true => Access::all(),
+            false => Access::all().difference(Access::LABEL),
+        })
+    }
+
     /// Gives the caller the first capability to a new object, one hold on which is the node's.
     fn give_new<T: Object>(
         &mut self,
@@ -53,8 +63,19 @@ impl<M: Machine> Kernel<M> {
         kind: Kind,
         object: Ref<T>,
     ) -> Result<Handle, Stop> {
+        self.give_new_with(pool, kind, object, Access::all())
+    }
+
+    /// The same with fewer rights than all.
+    fn give_new_with<T: Object>(
+        &mut self,
+        pool: Ref<Pool>,
+        kind: Kind,
+        object: Ref<T>,
+        access: Access,
+    ) -> Result<Handle, Stop> {
         match self.memory.node_create(pool, kind, object.to_bits()) {
-            Ok(node) => Ok(self.give(node, u32::MAX)?),
+            Ok(node) => Ok(self.give(node, access.bits())?),
             Err(error) => {
                 self.note_garbage();
                 self.drop_object(kind, object.to_bits());

@@ -11,10 +11,11 @@ use libipc::abi::{Access, Error, Handle, Kind, PAGE_BYTES, Protection};
 
 impl<M: Machine> Kernel<M> {
     pub(super) fn pool_create(&mut self, parent: Handle, limit_pages: u64) -> Result<Handle, Stop> {
+        let rights = self.passed_on(parent)?;
         let parent = self.payer(parent)?;
         let pool = self.memory.pool_create(parent, limit_pages)?;
         self.memory.pool_hold(pool)?;
-        self.give_new(parent, Kind::Pool, pool)
+        self.give_new_with(parent, Kind::Pool, pool, rights)
     }
 
     pub(super) fn pool_status(&mut self, pool: Handle) -> Result<(u64, u64), Stop> {

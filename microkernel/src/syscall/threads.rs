@@ -40,6 +40,7 @@ impl<M: Machine> Kernel<M> {
         label: u64,
         exceptions: Handle,
     ) -> Result<Handle, Stop> {
+        let rights = self.may_label(pool, label)?;
         let pool = self.payer(pool)?;
         let home = Home {
             space,
@@ -56,7 +57,16 @@ impl<M: Machine> Kernel<M> {
             }
         };
         self.memory.get_mut(thread).exceptions = exceptions;
-        self.give_new(pool, Kind::Thread, thread)
+        self.give_new_with(pool, Kind::Thread, thread, rights)
+    }
+
+    /// Whether the caller may give a thread this label; the rights that it gets on the thread.
+    fn may_label(&self, pool: Handle, label: u64) -> Result<Access, Error> {
+        let rights = self.passed_on(pool)?;
+        if label != self.memory.get(self.caller()).label && !rights.contains(Access::LABEL) {
+            return Err(Error::AccessDenied);
+        }
+        Ok(rights)
     }
 
     /// Makes a thread with one hold, the caller's of this function.
@@ -112,6 +122,7 @@ impl<M: Machine> Kernel<M> {
         label: u64,
         stack: u64,
     ) -> Result<Handle, Stop> {
+        let rights = self.may_label(pool, label)?;
         let pool = self.payer(pool)?;
         let like: Ref<Thread> = self.object(like, Kind::Thread, Access::REGISTERS)?;
         let model = self.memory.get(like);
@@ -129,7 +140,7 @@ impl<M: Machine> Kernel<M> {
             self.drop_object(Kind::Thread, thread.to_bits());
             return Err(error.into());
         }
-        self.give_new(pool, Kind::Thread, thread)
+        self.give_new_with(pool, Kind::Thread, thread, rights)
     }
 
     /// Makes a new thread continue where `like` waits, as if its call had brought nothing.
@@ -287,7 +298,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn thread_set_label(&mut self, thread: Handle, label: u64) -> Result<(), Stop> {
-        let thread = self.living(thread, Access::CONTROL)?;
+        let thread = self.living(thread, Access::CONTROL | Access::LABEL)?;
         self.memory.get_mut(thread).label = label;
         Ok(())
     }

@@ -129,7 +129,8 @@ impl<P: Pools> Server<P> for Quotas {
         };
         self.entries.insert(number, entry);
         self.next += 1;
-        caller.give(SendCap::narrowed(pool, Access::CHARGE | Access::STATUS));
+        let rights = Access::CHARGE | Access::STATUS | Access::LABEL;
+        caller.give(SendCap::narrowed(pool, rights));
         Ok(Answer::Now(number))
     }
 

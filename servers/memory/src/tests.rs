@@ -164,7 +164,7 @@ fn the_pool_that_is_given_can_be_charged_but_not_managed() {
     assert!(made.is_ok());
     assert_eq!(
         caller.gives[0].access,
-        (Access::CHARGE | Access::STATUS).bits()
+        (Access::CHARGE | Access::STATUS | Access::LABEL).bits()
     );
     assert_eq!(
         caller.gives[0].options & SendCap::MOVE,

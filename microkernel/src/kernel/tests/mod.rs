@@ -4,4 +4,5 @@ mod calls;
 mod ends;
 mod faults;
 mod interrupts;
+mod labels;
 mod waits;
