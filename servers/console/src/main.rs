@@ -64,7 +64,8 @@ impl Machine {
         };
         let config = Config {
             interrupts: IER::DATA_READY,
-            fifo_trigger_level: Some(FifoTriggerLevel::One),
+            // A few bytes that stay below the level interrupt too, when the line falls silent.
+            fifo_trigger_level: Some(FifoTriggerLevel::Fourteen),
             baud_rate,
             ..Config::DEFAULT
         };
