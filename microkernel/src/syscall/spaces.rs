@@ -216,7 +216,7 @@ impl<M: Machine> Kernel<M> {
         let source = self
             .memory
             .span(space, address, bytes, Intent::Read)
-            .map_err(|at| Stop::from_fault(at, Side::Read))?;
+            .map_err(far)?;
         self.memory.copy_span(&source, &target);
         Ok(())
     }
@@ -239,7 +239,7 @@ impl<M: Machine> Kernel<M> {
         let target = self
             .memory
             .span(space, address, bytes, intent)
-            .map_err(|at| Stop::from_fault(at, Side::Write))?;
+            .map_err(far)?;
         let source = self
             .memory
             .span(own, from, bytes, Intent::Read)
@@ -259,7 +259,7 @@ impl<M: Machine> Kernel<M> {
         let was = self
             .memory
             .compare_exchange(space, address, expected, new)
-            .map_err(|fault| at_address(address, fault, Side::Write))?;
+            .map_err(|fault| far(FaultAt { address, fault }))?;
         Ok(was)
     }
 
@@ -272,6 +272,12 @@ impl<M: Machine> Kernel<M> {
 /// What to do about one address that could not be resolved.
 pub(super) fn at_address(address: u64, fault: Fault, side: Side) -> Stop {
     Stop::from_fault(FaultAt { address, fault }, side)
+}
+
+/// What to do about an address of the space that a call names. Its pager is not asked: it may be the
+/// caller itself, and the address means nothing in the caller's own space.
+fn far(at: FaultAt) -> Stop {
+    Error::from(at.fault).into()
 }
 
 /// The length of a copy between spaces.
