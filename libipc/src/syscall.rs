@@ -193,7 +193,7 @@ macro_rules! syscalls {
         93 => notification_clear(notification: Handle, bits: u64) -> u64;
         /// Waits until any (`all` 0) or all (`all` 1) of `count` notifications have a bit of their
         /// mask set. `items` is the address of [`WaitItem`](crate::abi::WaitItem)s. Returns the
-        /// index of the first that has.
+        /// index of the first that has; waiting for any takes the bits of that one only.
         94 => wait_many(items: u64, count: u64, all: u64, deadline: u64) -> u64;
         /// Signals `bits` at `deadline`, once; replaces the notification's earlier timer. `NEVER`
         /// takes it off.

@@ -9,7 +9,7 @@ use crate::cap::Node;
 use crate::machine::{Exception, Machine, Next};
 use crate::memory::{Fault, FaultAt, FrameKind, Intent, PagerRef, Ref};
 use crate::object::Thread;
-use libipc::abi::{FaultKind, FaultMessage, Kind, MessageKind, NEVER};
+use libipc::abi::{FaultKind, FaultMessage, Kind, MessageKind, NEVER, PAGE_BYTES};
 
 /// Bits of a page fault's error code (Intel SDM 3A 4.7).
 const CODE_WRITE: u64 = 1 << 1;
@@ -74,7 +74,15 @@ impl<M: Machine> Kernel<M> {
         code: u64,
     ) {
         let (kind, address, access, pager) = match fault {
-            Fault::Pager { pager, address, .. } => (FaultKind::Page, address, access, Some(pager)),
+            // The page as its source knows it, and where in it.
+            Fault::Pager {
+                pager,
+                address: page,
+                ..
+            } => {
+                let address = page + address % PAGE_BYTES;
+                (FaultKind::Page, address, access, Some(pager))
+            }
             Fault::Missing => (FaultKind::Page, address, access, None),
             Fault::Denied => (
                 FaultKind::Page,

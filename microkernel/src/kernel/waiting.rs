@@ -92,7 +92,8 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Carries out a thread's `wait_many` if what it waits for is so: writes what was seen, takes
-    /// what is to be taken, and returns the index of the first item that has something.
+    /// what is to be taken (of any, only what the first that has something has: W32-WAIT-06), and
+    /// returns the index of the first item that has something.
     fn evaluate_wait(&mut self, thread: Ref<Thread>) -> Result<Option<u64>, Stop> {
         let [items, count, all, ..] = *self.memory.get(thread).context.arguments();
         if count == 0 || count > WAIT_ITEMS as u64 || all > 1 {
@@ -119,9 +120,9 @@ impl<M: Machine> Kernel<M> {
         for index in 0..count {
             let (item, notification) = self.wait_item(thread, items, index)?;
             let entry = self.memory.get_mut(notification);
-            let seen = match item.consume {
-                0 => entry.bits() & item.mask,
-                _ => entry.take(item.mask),
+            let seen = match item.consume != 0 && (all == 1 || first == Some(index)) {
+                true => entry.take(item.mask),
+                false => entry.bits() & item.mask,
             };
             let address = items.wrapping_add(index * ITEM_BYTES + SEEN_AT);
             let target = self.user_span(thread, address, size_of::<u64>(), Intent::Write);

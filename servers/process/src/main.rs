@@ -10,11 +10,13 @@ use runtime::{log, server, syscall};
 
 runtime::server_entry!(run);
 
-/// What a program may do with its own space. Snapshots and threads are the process server's.
+/// What a program may do with its own space. Snapshots are the process server's. A thread that a program
+/// makes by itself is none of the process's: it goes with the capabilities to it.
 const SPACE_RIGHTS: Access = Access::MAP
     .union(Access::READ_MEMORY)
     .union(Access::WRITE_MEMORY)
-    .union(Access::MAKE_WINDOW);
+    .union(Access::MAKE_WINDOW)
+    .union(Access::MAKE_THREAD);
 /// What a program may do with its job's pool.
 const POOL_RIGHTS: Access = Access::CHARGE.union(Access::STATUS);
 /// What a program may ask of this server. A service thread has no more authority than its creator,
