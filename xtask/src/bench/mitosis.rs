@@ -1,5 +1,6 @@
 //! Our side: boots Mitosis with the native procbench as its first program.
 
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -15,7 +16,7 @@ use crate::{exec, run, workspace};
 /// The program's name in the boot archive.
 const PROGRAM: &str = "bin/procbench";
 /// How long a boot may take.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(600);
 /// How many lines of the log tell where a boot stopped.
 const LOG_LINES: usize = 30;
 
@@ -65,7 +66,7 @@ pub fn measure(system: &System, purpose: Purpose, cases: &[String]) -> Result<Ou
         timeout: Some(LIMIT),
         quiet: None,
     };
-    let (mut output, mut error) = (Vec::new(), std::io::stderr());
+    let (mut output, mut error) = (Shown::default(), std::io::stderr());
     let finished = channel::run(
         &job,
         Streams {
@@ -78,7 +79,7 @@ pub fn measure(system: &System, purpose: Purpose, cases: &[String]) -> Result<Ou
         Measure::Instructions => counter::read(&counts)?,
         Measure::WallTime => Vec::new(),
     };
-    let mut run = Run::new(&String::from_utf8_lossy(&output), &sections);
+    let mut run = Run::new(&String::from_utf8_lossy(&output.0), &sections);
     if measure == Measure::WallTime {
         run = run.in_nanoseconds();
     }
@@ -93,4 +94,20 @@ pub fn measure(system: &System, purpose: Purpose, cases: &[String]) -> Result<Ou
         }
     }
     Ok(Outcome { run, sections })
+}
+
+/// Output that is kept, and shown on standard error as it comes: a run takes minutes.
+#[derive(Default)]
+struct Shown(Vec<u8>);
+
+impl Write for Shown {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = std::io::stderr().write(bytes)?;
+        self.0.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }

@@ -48,8 +48,11 @@ impl Meeting {
 }
 
 impl Drop for Meeting {
-    /// Whoever waits for the parent goes on with `ServerGone`.
+    /// Whoever waits for the parent goes on: with an empty answer if it was received, otherwise with
+    /// `ServerGone`.
     fn drop(&mut self) {
+        // Nobody may wait for an answer.
+        let _ = message(IpcCall::Reply, Handle::NONE, [0; 8], 0);
         for handle in [self.receiver, self.sender] {
             // They are there, so closing them cannot fail.
             let _ = syscall::cap_close(handle);
