@@ -1,13 +1,53 @@
 //! Physical memory, kernel objects and address spaces.
 //!
-//! [`Memory`] owns every frame of RAM. A frame has one record; what holds
-//! frames pays for them through a [`Pool`]; kernel objects live in frames cut
-//! into slots (`store.rs`); an address space is a persistent radix tree of
-//! frames that *is* the page table (`tree.rs`).
+//! [`Memory`] owns every frame of RAM. A frame has one record; what holds frames
+//! pays for them through a [`Pool`]; kernel objects live in frames cut into
+//! slots; an address space is a persistent radix tree of frames that *is* the
+//! page table. Copy-on-write is what such a tree does by itself: a copy of a
+//! space is a new root whose entries refer to the same tables, and whoever
+//! writes first copies the path that it writes through.
 //!
-//! Invariant: every frame that is not free has exactly one record saying what
-//! it is, how often it is referred to and which pool pays for it, and the sum of
+//! Where to read on:
+//!
+//! | file | idea |
+//! |---|---|
+//! | `frame.rs` | frames, their records, free lists that wait for a flush |
+//! | `pool.rs` | who pays, what happens to a charge when the payer ends |
+//! | `store.rs` | typed objects in slabs of one kind and one pool |
+//! | `entry.rs` | kinds and logical permission in software bits, hardware bits derived |
+//! | `tree.rs` | walking, and the four steps in which an owner parts from the others |
+//! | `lines.rs` | copying and emptying tables by the cache lines that are used |
+//! | `space.rs` | making, snapshotting, loading and ending spaces |
+//! | `map.rs`, `protect.rs` | ranges: the largest entries that fit, work in steps |
+//! | `window.rs` | memory of one space mapped by others |
+//! | `resolve.rs` | what a page fault does, and the kernel before it touches user memory |
+//! | `access.rs` | the kernel's own reads and writes, futex keys |
+//! | `fake.rs`, `audit.rs`, `tests/` | CPUs that forget only when told; counting anew; the rules |
+//!
+//! Invariant: every frame that is not free has exactly one record saying what it
+//! is, how often it is referred to and which pool pays for it, and the sum of
 //! what the records say is what the pools say.
+//!
+//! Choices that are not obvious from the code:
+//!
+//! - A link entry names a [`Mapping`], a counted object, and not a window by
+//!   number, generation and page. No id can come round again, no table bounds
+//!   the number of windows, and one entry can stand for any power of 512 pages,
+//!   because the page follows from the address.
+//! - A private page that somebody maps through a window becomes shared and is
+//!   marked *exported*. When a table is copied and nobody else has the page any
+//!   more, it is private again; so memory that was lent out for one transfer is
+//!   copied at a later fork like all other. While a mapper has the page it is
+//!   shared with both sides of a snapshot.
+//! - A futex in exported memory keeps the key of private memory: that somebody
+//!   maps a window must not part the threads of the space from each other. So
+//!   two spaces meet at a futex if both map it through windows.
+//! - What one side of a snapshot reads below a table that both still share (zeros
+//!   or a link) is settled for both.
+//! - A range operation that needs several steps checks each step before it
+//!   changes anything; earlier steps stay done.
+//! - A window that is mapped holds its source. Spaces that map windows of each
+//!   other and are otherwise forgotten stay until their pool ends.
 
 mod access;
 #[cfg(any(test, feature = "fake"))]
