@@ -3,6 +3,10 @@
 mod calls;
 mod ends;
 mod faults;
+mod fuzz;
+mod grants;
 mod interrupts;
 mod labels;
+mod paths;
+mod threads;
 mod waits;

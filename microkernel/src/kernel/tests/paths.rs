@@ -1,0 +1,142 @@
+//! The short path of messages does what the long one does.
+
+use crate::memory::Ref;
+use crate::object::{State, Thread};
+use crate::testkit::Rig;
+use libipc::abi::{Handle, IpcCall, IpcFlags, OpWord, Registers, initial};
+use proptest::prelude::*;
+
+/// What there is to compare of a thread.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    registers: Registers,
+    state: State,
+    owes: bool,
+    runs: bool,
+}
+
+struct Scene {
+    rig: Rig,
+    threads: Vec<(Handle, Ref<Thread>)>,
+    receivers: [Handle; 2],
+    senders: [Handle; 2],
+    notification: Handle,
+}
+
+impl Scene {
+    fn new(long_only: bool) -> Scene {
+        let mut rig = Rig::new(256);
+        let (one, to_one) = rig.endpoint(11, 0xf0f0);
+        let (two, to_two) = rig.endpoint(22, 0x0f0f);
+        let root = rig.root;
+        let notification = rig.notification_create(root, initial::POOL, 0).unwrap();
+        rig.endpoint_bind(root, two, notification).unwrap();
+        let threads = (0..4)
+            .map(|label| rig.thread_in(initial::POOL, label))
+            .collect();
+        rig.kernel.set_long_only(long_only);
+        Scene {
+            rig,
+            threads,
+            receivers: [one, two],
+            senders: [to_one, to_two],
+            notification,
+        }
+    }
+
+    fn step(&mut self, &(what, who, which, length, word): &Step) {
+        let (handle, thread) = self.threads[who];
+        let root = self.rig.root;
+        let call = match what {
+            0..4 => IpcCall::Call,
+            4..9 => IpcCall::ReplyReceive,
+            9..11 => IpcCall::Receive,
+            11 => IpcCall::Reply,
+            12 => IpcCall::Send,
+            13 => return self.rig.thread_interrupt(root, handle).unwrap(),
+            14 => {
+                let _ = self.rig.thread_suspend(root, handle);
+                return;
+            }
+            15 => {
+                let _ = self.rig.thread_resume(root, handle);
+                return;
+            }
+            16 => {
+                let priority = word % 9;
+                return self
+                    .rig
+                    .thread_set_priority(root, handle, priority)
+                    .unwrap();
+            }
+            _ => return self.rig.signal(root, self.notification, word | 1).unwrap(),
+        };
+        if !self.rig.kernel.memory.get(thread).is_runnable() {
+            return;
+        }
+        let target = match call {
+            IpcCall::Call | IpcCall::Send => self.senders[which],
+            IpcCall::Reply => Handle::NONE,
+            _ => self.receivers[which],
+        };
+        let operation = OpWord::new(call, IpcFlags::empty(), length, 0);
+        let body = core::array::from_fn(|at| match at * 8 < length {
+            true => word.wrapping_mul(at as u64 + 1),
+            false => 0,
+        });
+        self.rig.message_with(thread, operation, target, None, body);
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        let threads = self.threads.iter().map(|&(_, thread)| {
+            let entry = self.rig.kernel.memory.get(thread);
+            let mut registers = entry.context.registers();
+            // A message's registers past its length mean nothing.
+            if entry.state == State::Ready {
+                let words = libipc::abi::Delivery(registers.rax).length().div_ceil(8);
+                let body = [
+                    &mut registers.rdx,
+                    &mut registers.r8,
+                    &mut registers.r9,
+                    &mut registers.r10,
+                    &mut registers.r12,
+                    &mut registers.r13,
+                    &mut registers.r14,
+                    &mut registers.r15,
+                ];
+                for word in body.into_iter().skip(words) {
+                    *word = 0;
+                }
+            }
+            if entry.state == State::Receiving {
+                // What waits to be overwritten.
+                registers = Registers::default();
+            }
+            Seen {
+                registers,
+                state: entry.state,
+                owes: entry.owed != crate::object::Owed::Nothing,
+                runs: entry.is_runnable(),
+            }
+        });
+        threads.collect()
+    }
+}
+
+type Step = (u8, usize, usize, usize, u64);
+
+proptest! {
+    #[test]
+    fn the_short_path_and_the_long_path_agree(
+        steps in prop::collection::vec(
+            (0u8..18, 0usize..4, 0usize..2, 0usize..66, any::<u64>()), 1..80
+        )
+    ) {
+        let (mut short, mut long) = (Scene::new(false), Scene::new(true));
+        for step in &steps {
+            short.step(step);
+            long.step(step);
+            prop_assert_eq!(short.seen(), long.seen());
+        }
+    }
+}
