@@ -36,6 +36,15 @@ impl ProcessServer {
         }
     }
 
+    /// The group with this number. Group 0, in which PID 1 and 2 begin, has no entry among the
+    /// numbers; the service root never leaves it.
+    pub(crate) fn group_with(&self, number: u32) -> Option<GroupId> {
+        match number {
+            0 => self.service_root.map(|root| self.processes[root].group),
+            _ => self.pids.get(number).group,
+        }
+    }
+
     fn new_group(&mut self, number: u32, session: u32) -> Result<GroupId, Errno> {
         let group = self
             .groups

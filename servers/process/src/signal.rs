@@ -119,7 +119,7 @@ impl ProcessServer {
             _ => {
                 let group = match pid {
                     0 => Some(self.processes[caller].group),
-                    _ => self.pids.get(pid.unsigned_abs()).group,
+                    _ => self.group_with(pid.unsigned_abs()),
                 };
                 let group = group.ok_or(Errno::ESRCH)?;
                 let members = &self.groups[group].members;

@@ -131,7 +131,7 @@ impl ProcessServer {
             |id: ProcessId| self.is_eligible(waiter, &self.processes[id], selector, options);
         let exists = match selector {
             Selector::Child(pid) => self.pids.get(pid).process.is_some_and(eligible),
-            Selector::Group(number) => self.pids.get(number).group.is_some_and(|group| {
+            Selector::Group(number) => self.group_with(number).is_some_and(|group| {
                 let mut members = self.groups[group]
                     .members
                     .iter(&self.processes, |process| &process.member);

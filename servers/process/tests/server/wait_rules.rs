@@ -43,6 +43,17 @@ fn lx_wait_02_a_wait_is_for_one_child_a_group_or_any() {
 }
 
 #[test]
+fn lx_wait_02_the_own_group_may_be_that_of_init() {
+    let (mut world, top) = World::with_program();
+    assert_eq!(world.identity(top).pgid, 0);
+    let (pid, child) = world.fork(top);
+    assert_eq!(world.wait(top, 0, WNOHANG), Ok((0, 0)));
+    assert_eq!(world.wait(top, 0, 0), Err(No::Yet));
+    world.exit(child, 0);
+    assert_eq!(world.late_wait(top), Some(Ok((pid, 0))));
+}
+
+#[test]
 fn lx_wait_04_wnohang_answers_at_once_and_without_children_it_is_echild() {
     let (mut world, top) = World::with_program();
     assert_eq!(world.wait(top, -1, WNOHANG), Err(ECHILD));
