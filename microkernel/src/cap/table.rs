@@ -6,15 +6,18 @@
 //!
 //! Each page's 64-bit line word says where it is full: for a slot page a bit for four used slots,
 //! for an inner page a bit for eight children that are all full. So the lowest free slot not below
-//! a number is found by looking at no more than a few words a level.
+//! a number is found by looking at no more than a few words a level. Another word says which lines
+//! were ever written: copying, emptying and looking through a page visit only those, and what goes
+//! back is zero already.
 //!
 //! Invariant: a page is reachable from as many places as its count says; a node's count of slots
-//! includes the used slots of each page once.
+//! includes the used slots of each page once; a line without its written bit is zero.
 
 use super::slot::{Slot, SlotName};
 use super::{Node, Nodes};
 use crate::machine::Machine;
 use crate::memory::{Frame, FrameKind, Memory, Object, ObjectKind, Pool, Ref};
+use core::ops::Range;
 use libipc::abi::{Error, SlotFlags};
 
 /// Slots in a slot page.
@@ -27,10 +30,12 @@ const TOP_LEVEL: u8 = 2;
 pub const CAPACITY: u32 = span(TOP_LEVEL);
 /// A line word with every line full.
 const FULL: u64 = u64::MAX;
+/// Words in a line: four slots, or eight children.
+const LINE: usize = 8;
 
 /// How many slots a page of this level stands for.
 const fn span(level: u8) -> u32 {
-    SLOTS * CHILDREN.pow(level as u32)
+    1 << (SLOTS.trailing_zeros() + level as u32 * CHILDREN.trailing_zeros())
 }
 
 type Page = [u64; 512];
@@ -231,6 +236,7 @@ impl<M: Machine> Memory<M> {
             generation,
         };
         [page[at], page[at + 1]] = slot.to_words();
+        self.note_word(path.leaf(), at);
         if replaced.is_none() {
             self.note_used(&path, index);
         }
@@ -299,10 +305,13 @@ impl<M: Machine> Memory<M> {
                 None => return Next::None,
                 Some((frame, first)) => {
                     let page = self.page::<Page>(frame);
-                    for slot in first.max(index) % SLOTS..SLOTS {
-                        let at = slot as usize * 2;
-                        if let Some(found) = Slot::from_words([page[at], page[at + 1]]) {
-                            return Next::Used(first / SLOTS * SLOTS + slot, found);
+                    let start = (first.max(index) % SLOTS) as usize * 2;
+                    for line in lines_of(self.record(frame).written() & FULL << (start / LINE)) {
+                        for at in (line.start.max(start)..line.end).step_by(2) {
+                            if let Some(found) = Slot::from_words([page[at], page[at + 1]]) {
+                                let slot = at as u32 / 2;
+                                return Next::Used(first / SLOTS * SLOTS + slot, found);
+                            }
                         }
                     }
                     index = first / SLOTS * SLOTS + SLOTS;
@@ -353,13 +362,12 @@ impl<M: Machine> Memory<M> {
                 return Ok(None);
             };
             index = first / SLOTS * SLOTS;
-            for slot in 0..SLOTS {
-                let at = slot as usize * 2;
+            for at in lines_of(self.record(frame).written()).flatten().step_by(2) {
                 let page = self.page::<Page>(frame);
                 if let Some(found) = Slot::from_words([page[at], page[at + 1]])
                     && found.flags & mask != value
                 {
-                    self.table_close(table, index + slot, reap)?;
+                    self.table_close(table, index + at as u32 / 2, reap)?;
                     frame = self
                         .slot_page(self.get(table), index)
                         .expect("it had a slot");
@@ -393,15 +401,18 @@ impl<M: Machine> Memory<M> {
             None => self.get_mut(table).root = None,
         }
         if self.frame_drop(frame) == 0 {
+            // Of an inner page all children were taken out before.
             if level == 0 {
-                for at in (0..SLOTS as usize * 2).step_by(2) {
-                    let page = self.page::<Page>(frame);
-                    if let Some(slot) = Slot::from_words([page[at], page[at + 1]]) {
+                for at in lines_of(self.record(frame).written()).flatten().step_by(2) {
+                    let page = self.page_mut::<Page>(frame);
+                    let words = [page[at], page[at + 1]];
+                    [page[at], page[at + 1]] = [0; 2];
+                    if let Some(slot) = Slot::from_words(words) {
                         self.node_release(slot.node, reap);
                     }
                 }
             }
-            self.release_frame(frame);
+            self.release_clean(frame);
         }
         true
     }
@@ -498,6 +509,7 @@ impl<M: Machine> Memory<M> {
                 None => self.take_frame(pool, FrameKind::SlotPage)?,
             };
             self.page_mut::<Page>(frame)[place] = child.number() as u64;
+            self.note_word(frame, place);
             frame = child;
             path.frames[above as usize - 1] = frame;
         }
@@ -517,6 +529,7 @@ impl<M: Machine> Memory<M> {
                     .expect("below the capacity"),
                 Some(old) => {
                     self.page_mut::<Page>(frame)[0] = old.number() as u64;
+                    self.note_word(frame, 0);
                     level + 1
                 }
             };
@@ -532,44 +545,52 @@ impl<M: Machine> Memory<M> {
             return Ok(frame);
         }
         let copy = self.take_frame(pool, FrameKind::SlotPage)?;
-        let page = *self.page::<Page>(frame);
-        let mut done = 0;
-        let counted = self.count_again(&page, level, &mut done);
-        if let Err(error) = counted {
-            self.uncount(&page[..done], level);
-            self.frame_drop(copy);
-            self.release_frame(copy);
-            return Err(error);
+        let written = self.record(frame).written();
+        for line in lines_of(written) {
+            for at in line.clone() {
+                let word = self.page::<Page>(frame)[at];
+                // The second word of a slot refers to nothing.
+                if (level > 0 || at % 2 == 0)
+                    && let Err(error) = self.count_again(word, level)
+                {
+                    self.discard_page(copy, level);
+                    return Err(error);
+                }
+                self.page_mut::<Page>(copy)[at] = word;
+            }
+            self.note_word(copy, line.start);
         }
-        *self.page_mut::<Page>(copy) = page;
         let lines = self.record(frame).lines();
         self.set_frame_lines(copy, lines);
         self.frame_drop(frame);
         Ok(copy)
     }
 
-    /// Counts once more whatever a page refers to; `done` says how many words are counted.
-    fn count_again(&mut self, page: &Page, level: u8, done: &mut usize) -> Result<(), Error> {
-        for (at, &word) in page.iter().enumerate() {
-            *done = at;
-            if word == 0 || level == 0 && at % 2 != 0 {
-                continue;
-            }
-            if level > 0 {
-                self.frame_bump(frame_in(word).expect("not zero"))?;
-            } else if let Some(slot) = Slot::from_words([word, 0]) {
-                self.node_hold(slot.node)?;
-            }
-        }
-        Ok(())
+    /// Records that a word of a page was written.
+    #[inline]
+    fn note_word(&mut self, frame: Frame, at: usize) {
+        self.note_written(frame, 1 << (at / LINE));
     }
 
-    /// Undoes [`Memory::count_again`] for these words.
+    /// Counts once more what a word of a page refers to.
+    #[inline]
+    fn count_again(&mut self, word: u64, level: u8) -> Result<(), Error> {
+        match level {
+            0 => match Slot::from_words([word, 0]) {
+                Some(slot) => self.node_hold(slot.node),
+                None => Ok(()),
+            },
+            _ => frame_in(word).map_or(Ok(()), |child| self.frame_bump(child)),
+        }
+    }
+
+    /// Undoes an unfinished copy.
     #[cold]
-    fn uncount(&mut self, words: &[u64], level: u8) {
-        // Others share the page, so nothing that it refers to loses its last reference.
+    fn discard_page(&mut self, copy: Frame, level: u8) {
+        // The original is there, so nothing that it refers to loses its last reference.
         let mut reap = Nodes::default();
-        for (at, &word) in words.iter().enumerate() {
+        for at in 0..SLOTS as usize * 2 {
+            let word = self.page::<Page>(copy)[at];
             if level > 0 {
                 if let Some(child) = frame_in(word) {
                     self.frame_drop(child);
@@ -581,6 +602,8 @@ impl<M: Machine> Memory<M> {
             }
         }
         debug_assert!(reap.is_empty());
+        self.frame_drop(copy);
+        self.release_frame(copy);
     }
 
     /// Keeps the line words of a path after a slot became used.
@@ -624,6 +647,19 @@ impl<M: Machine> Memory<M> {
             self.set_frame_lines(frame, lines & !(1 << line));
         }
     }
+}
+
+/// The words of each line that has a bit in `lines`.
+#[inline]
+fn lines_of(mut lines: u64) -> impl Iterator<Item = Range<usize>> {
+    core::iter::from_fn(move || {
+        if lines == 0 {
+            return None;
+        }
+        let first = lines.trailing_zeros() as usize * LINE;
+        lines &= lines - 1;
+        Some(first..first + LINE)
+    })
 }
 
 /// The pages from a table's root to a slot, by level.

@@ -81,7 +81,8 @@ pub struct FrameRecord {
     /// for each slot in use. Of a slot page: its user's.
     pub(super) lines: u64,
     /// Neighbours in the list that the frame is on. Of a table: a bit for each
-    /// cache line that has more than untouched zeros.
+    /// cache line that has more than untouched zeros. Of a slot page: a bit for
+    /// each that may hold something but zeros.
     pub(super) link: u64,
 }
 
@@ -130,6 +131,12 @@ impl FrameRecord {
     /// The 64 bits that the frame's user keeps about its cache lines.
     pub fn lines(&self) -> u64 {
         self.lines
+    }
+
+    /// Of a slot page: the cache lines that may hold something but zeros.
+    #[inline]
+    pub fn written(&self) -> u64 {
+        self.link
     }
 }
 
@@ -248,6 +255,14 @@ impl<M: Machine> Memory<M> {
         self.record_mut(frame).lines = lines;
     }
 
+    /// Records that these cache lines of a slot page may hold something but zeros.
+    #[inline]
+    pub fn note_written(&mut self, frame: Frame, lines: u64) {
+        let record = self.record_mut(frame);
+        debug_assert!(record.kind == FrameKind::SlotPage);
+        record.link |= lines;
+    }
+
     /// Takes a frame filled with zeros that `pool` pays for; its count is one.
     ///
     /// # Errors
@@ -287,7 +302,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// As [`Memory::release_frame`], and the frame holds zeros.
-    pub(super) fn release_clean(&mut self, frame: Frame) {
+    pub(crate) fn release_clean(&mut self, frame: Frame) {
         self.uncharge_frame(frame);
         self.put(frame, Content::Zero);
     }
