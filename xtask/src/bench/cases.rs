@@ -132,10 +132,7 @@ pub const CASES: &[Case] = &[
         "signal_nobody",
         "a notification that nobody waits for is signalled",
     ),
-    Case::new(
-        "snapshot_1m",
-        "a snapshot of the own space with 1 MiB touched",
-    ),
+    Case::new("snapshot_1m", "a snapshot of a space with 1 MiB touched"),
     Case::new("snapshot_16m", "with 16 MiB touched"),
     Case::new("snapshot_64m", "with 64 MiB touched"),
     Case::new("snapshot_256m", "with 256 MiB touched"),

@@ -1,6 +1,6 @@
 //! Memory: forks with much of it, snapshots, and each kind of fault.
 
-use libipc::abi::{Access, Error, IpcCall, PAGE_BYTES, Protection};
+use libipc::abi::{Access, Error, Handle, IpcCall, PAGE_BYTES, Protection, layout};
 use runtime::memory::{Mapping, own_pool, own_space};
 use runtime::process::{self, Fork, fork};
 use runtime::syscall;
@@ -55,24 +55,32 @@ pub fn fork_with_memory(
     })
 }
 
-/// Operation: a snapshot of the own space with so much memory touched (dropping it is not measured).
+/// Operation: a snapshot of a space with so much memory touched (dropping it is not measured). The space is
+/// one of our own making, because no process holds the right to take snapshots of the space it runs in.
 pub fn snapshot(sum: &mut Sum, mib: u64) -> Result<(), Failure> {
-    let memory = Mapping::anonymous(mib * MIB_PAGES)?;
-    touch(&memory, 1);
-    for _ in 0..sum.count(100) {
-        let from = begin();
-        let snapshot = syscall::space_snapshot(own_space(), own_pool(), 0);
-        let to = end();
-        match snapshot {
-            Ok(snapshot) => syscall::cap_close(snapshot)?,
-            Err(Error::AccessDenied) => {
-                return Err(Failure::NotHere(
-                    "a process may not take snapshots of its own space",
-                ));
-            }
-            Err(error) => return Err(error.into()),
+    let space = syscall::space_create(own_pool(), Handle::NONE)?;
+    let result = fill(space, mib * MIB_PAGES).and_then(|()| {
+        for _ in 0..sum.count(100) {
+            let from = begin();
+            let snapshot = syscall::space_snapshot(space, own_pool(), 0);
+            let to = end();
+            syscall::cap_close(snapshot?)?;
+            sum.add(from, to, 1);
         }
-        sum.add(from, to, 1);
+        Ok(())
+    });
+    syscall::cap_close(space)?;
+    Ok(result?)
+}
+
+/// Maps so many pages in another space and writes each.
+fn fill(space: Handle, pages: u64) -> Result<(), Error> {
+    let protection = Protection::READ | Protection::WRITE;
+    syscall::space_map(space, layout::BULK, pages, protection)?;
+    let byte = 1u8;
+    for page in 0..pages {
+        let address = layout::BULK + page * PAGE_BYTES;
+        syscall::space_write(space, address, &raw const byte as u64, 1, 0)?;
     }
     Ok(())
 }
@@ -113,7 +121,7 @@ pub fn copy_on_write(sum: &mut Sum, writer: Writer) -> Result<(), Failure> {
             Fork::Parent(child) => child,
         };
         let words = message(IpcCall::Receive, meeting.receiver(), [0; 8], 0)?.body;
-        message(IpcCall::Reply, libipc::abi::Handle::NONE, [0; 8], 0)?;
+        message(IpcCall::Reply, Handle::NONE, [0; 8], 0)?;
         let moment = |place: usize| Moment {
             ns: words[place],
             tsc: words[place + 1],
