@@ -4,7 +4,7 @@
 //! of stack. The test is the pager and the exception handler of every thread in it, so each fault
 //! comes as a message that can be compared word for word.
 
-use libipc::abi::{Access, FaultMessage, NEVER, PAGE_BYTES, Protection};
+use libipc::abi::{Access, FaultMessage, NEVER, PAGE_BYTES, Protection, Registers};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
@@ -39,6 +39,8 @@ pub struct Twin {
     exceptions: Handle,
     code: Mapping,
     thread: Option<Handle>,
+    /// The kept right to let the faulted thread go on.
+    reply: Handle,
     mail: Mail,
 }
 
@@ -67,6 +69,7 @@ impl Twin {
             exceptions,
             code,
             thread: None,
+            reply: Handle::NONE,
             mail: Mail::new(),
         })
     }
@@ -93,6 +96,32 @@ impl Twin {
 
     /// Starts a new thread at the beginning of `code` with `argument` in `rdi`.
     pub fn start(&mut self, code: &[u8], argument: u64) -> Result<(), Error> {
+        self.prepare(code)?;
+        syscall::thread_start(self.thread(), CODE, STACK + PAGE_BYTES, argument)
+    }
+
+    /// Starts a new thread at the beginning of `code` with these registers.
+    pub fn start_with(&mut self, code: &[u8], registers: Registers) -> Result<(), Error> {
+        self.prepare(code)?;
+        let registers = Registers {
+            rip: CODE,
+            rsp: STACK + PAGE_BYTES,
+            ..registers
+        };
+        syscall::thread_set_registers(self.thread(), (&raw const registers) as u64)?;
+        syscall::thread_resume(self.thread()).map(drop)
+    }
+
+    /// The registers of the thread, which has faulted.
+    pub fn registers(&self) -> Result<Registers, Error> {
+        let mut registers = Registers::default();
+        syscall::thread_get_registers(self.thread(), (&raw mut registers) as u64)?;
+        // SAFETY: a live local, written by the kernel behind the compiler's back.
+        Ok(unsafe { (&raw const registers).read_volatile() })
+    }
+
+    /// Writes the code and makes a suspended thread.
+    fn prepare(&mut self, code: &[u8]) -> Result<(), Error> {
         self.end()?;
         // SAFETY: the page is mapped writable, and no thread of the twin runs.
         let page = unsafe { self.code.as_mut_slice() };
@@ -110,21 +139,27 @@ impl Twin {
             self.exceptions,
         )?;
         self.thread = Some(thread);
-        syscall::thread_start(thread, CODE, STACK + PAGE_BYTES, argument)
+        Ok(())
     }
 
     /// Waits for the next fault.
     pub fn next_fault(&mut self) -> Result<Fault, Error> {
         self.mail.deadline = Some(crate::after(PATIENCE)?);
         self.mail.receive(self.handler)?;
-        self.fault_in_mail()
+        // Kept, because the test may receive from other twins before it answers.
+        self.reply = syscall::reply_keep()?;
+        Ok(Fault {
+            message: self.mail.fault().ok_or(Error::WrongKind)?,
+            badge: self.mail.badge,
+            label: self.mail.label,
+        })
     }
 
     /// Lets the faulted thread go on and waits for its next fault.
     pub fn resume(&mut self) -> Result<Fault, Error> {
-        self.mail.deadline = Some(crate::after(PATIENCE)?);
-        self.mail.reply_receive(self.handler, &[], &[])?;
-        self.fault_in_mail()
+        let reply = core::mem::replace(&mut self.reply, Handle::NONE);
+        self.mail.reply(reply, &[], &[])?;
+        self.next_fault()
     }
 
     /// Runs `code` until it faults.
@@ -133,18 +168,14 @@ impl Twin {
         self.next_fault()
     }
 
-    fn fault_in_mail(&self) -> Result<Fault, Error> {
-        Ok(Fault {
-            message: self.mail.fault().ok_or(Error::WrongKind)?,
-            badge: self.mail.badge,
-            label: self.mail.label,
-        })
-    }
-
     fn end(&mut self) -> Result<(), Error> {
         if let Some(thread) = self.thread.take() {
             syscall::thread_end(thread)?;
             syscall::cap_close(thread)?;
+        }
+        let reply = core::mem::replace(&mut self.reply, Handle::NONE);
+        if reply.is_some() {
+            syscall::cap_close(reply)?;
         }
         Ok(())
     }

@@ -400,6 +400,12 @@ impl<M: Machine> Kernel<M> {
             let reply: Ref<Reply> = found.object(Kind::Reply, Access::empty())?;
             let caller = self.memory.get(reply).caller();
             self.answer(thread, caller.ok_or(Error::Gone)?)?;
+            // It has done what it was for. If its page is shared with a copy of the table and nothing
+            // is left to part it with, the slot stays and says Gone.
+            self.note_garbage();
+            let _ = self
+                .memory
+                .table_close(found.table, found.index, &mut self.garbage.nodes);
         } else {
             self.answer_owed(thread)?;
         }

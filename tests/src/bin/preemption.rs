@@ -5,7 +5,6 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use libipc::Error;
-use libipc::abi::Registers;
 use libipc::protocol::process::slots;
 use runtime::syscall;
 use tests::twin::{CODE, STACK};
@@ -175,7 +174,7 @@ fn all_general_registers_survive_preemption() -> Outcome {
             fault.message.kind,
             libipc::abi::FaultKind::InvalidInstruction
         );
-        let registers = registers_of(twin)?;
+        let registers = twin.registers()?;
         let left = [
             (registers.rax, 0),
             (registers.rdx, 2),
@@ -199,13 +198,6 @@ fn all_general_registers_survive_preemption() -> Outcome {
     Ok(())
 }
 
-fn registers_of(twin: &Twin) -> Result<Registers, Error> {
-    let mut registers = Registers::default();
-    syscall::thread_get_registers(twin.thread(), (&raw mut registers) as u64)?;
-    // SAFETY: a live local, written by the kernel behind the compiler's back.
-    Ok(unsafe { (&raw const registers).read_volatile() })
-}
-
 fn vector_registers_belong_to_their_thread() -> Outcome {
     // movq xmm0, rdi; movq xmm15, rdi; spin; movq rax, xmm0; movq rbx, xmm15; ud2
     let code = [
@@ -223,7 +215,7 @@ fn vector_registers_belong_to_their_thread() -> Outcome {
     }
     for (number, twin) in twins.iter_mut().enumerate() {
         twin.next_fault()?;
-        let registers = registers_of(twin)?;
+        let registers = twin.registers()?;
         let expected = 0xabcd_0000 + number as u64;
         check_eq!((registers.rax, registers.rbx), (expected, expected));
     }
@@ -242,7 +234,7 @@ fn a_new_thread_begins_with_clean_floating_point_state() -> Outcome {
     ];
     let mut twin = Twin::new()?;
     twin.fault_of(&code, 0)?;
-    let registers = registers_of(&twin)?;
+    let registers = twin.registers()?;
     check_eq!(registers.rax, 0);
     check_eq!(registers.rbx, 0x1f80);
     check_eq!(registers.rdx, 0x37f);
@@ -262,7 +254,7 @@ fn flags_survive_preemption() -> Outcome {
     for twin in &mut twins {
         let fault = twin.next_fault()?;
         check_eq!(fault.message.instruction_pointer, CODE + 14);
-        let flags = registers_of(twin)?.rflags;
+        let flags = twin.registers()?.rflags;
         // Direction and carry set, interrupts on, no I/O privilege.
         check_eq!(flags & 0x3601, 0x601);
     }
@@ -296,7 +288,7 @@ fn segment_bases_belong_to_their_thread() -> Outcome {
         );
     }
     for (number, twin) in twins.iter().enumerate() {
-        let registers = registers_of(twin)?;
+        let registers = twin.registers()?;
         let expected = (0x100 + number as u64, 0x200 + number as u64);
         check_eq!((registers.rax, registers.rbx), expected);
         let outside = 0x8000_0000_0000;

@@ -363,8 +363,9 @@ fn futex_waiters_are_moved_to_another_word() -> Outcome {
 }
 
 fn a_futex_in_shared_memory_is_one_futex() -> Outcome {
-    let here = Mapping::anonymous(1)?;
-    let window = here.make_window(Access::READ | Access::WRITE)?;
+    let source = Mapping::anonymous(1)?;
+    let window = source.make_window(Access::READ | Access::WRITE)?;
+    let here = Mapping::window(window, Protection::READ | Protection::WRITE)?;
     let there = Mapping::window(window, Protection::READ | Protection::WRITE)?;
     syscall::cap_close(window)?;
     let woken = AtomicU64::new(0);
