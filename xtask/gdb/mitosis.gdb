@@ -13,7 +13,7 @@ Shows the last lines that the machine wrote to its serial port.
 end
 
 define program
-    add-symbol-file target/bare/native-debug/x86_64-unknown-none/release/$arg0
+    add-symbol-file target/bare/native/x86_64-unknown-none/release/$arg0
 end
 document program
 program NAME: loads the symbols of a native program, for example `program sh`.

@@ -75,14 +75,14 @@ pub fn build() -> Result<System> {
     build_with(Debug::Lines)
 }
 
-/// Builds all of it with this much debug information. Each kind has its own
-/// folders, so that changing between them builds nothing anew.
+/// Builds all of it, the kernel with this much debug information. Each kind of
+/// kernel has its own folder, so that changing between them builds nothing anew.
 pub fn build_with(debug: Debug) -> Result<System> {
     packages::require(&[BINUTILS])?;
     let toolchain = Toolchain::find()?;
     let binaries = native_binaries()?;
     let mut kernel = kernel_build(&toolchain, debug)?;
-    let mut programs = program_build(&toolchain, debug, &binaries)?;
+    let mut programs = program_build(&toolchain, &binaries)?;
     kernel.run()?;
     programs.run()?;
     let release = programs.release();
@@ -103,7 +103,7 @@ pub fn warnings() -> Result<String> {
     let mut warnings = String::new();
     for mut build in [
         kernel_build(&toolchain, Debug::Lines)?,
-        program_build(&toolchain, Debug::Lines, &native_binaries()?)?,
+        program_build(&toolchain, &native_binaries()?)?,
     ] {
         warnings += &build.run()?;
     }
@@ -180,8 +180,8 @@ fn kernel_build(toolchain: &Toolchain, debug: Debug) -> Result<Build> {
     Ok(build)
 }
 
-fn program_build(toolchain: &Toolchain, debug: Debug, binaries: &[Binary]) -> Result<Build> {
-    let mut build = Build::new(toolchain, "native", debug, "building the programs");
+fn program_build(toolchain: &Toolchain, binaries: &[Binary]) -> Result<Build> {
+    let mut build = Build::new(toolchain, "native", Debug::Lines, "building the programs");
     let names: Vec<&str> = binaries.iter().map(|binary| &*binary.name).collect();
     build.flags(NATIVE_FLAGS, NATIVE_SCRIPT, &names)?;
     build.command.arg("--bins");

@@ -1,9 +1,9 @@
 //! `cargo xtask gdb`: the kernel under the debugger, stopped at its first
 //! instruction.
 //!
-//! Kernel and programs are built with full debug information in folders of
-//! their own, so that the debugger knows types and variables and the usual
-//! build is not disturbed. `xtask/gdb/mitosis.gdb` has commands of our own.
+//! The kernel is built with full debug information in a folder of its own, so
+//! that the debugger knows types and variables and the usual build is not
+//! disturbed; of programs it knows the lines. `xtask/gdb/mitosis.gdb` has commands of our own.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
