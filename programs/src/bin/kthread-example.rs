@@ -1,7 +1,7 @@
 //! A service thread: made stopped, run, asked to stop, its result collected.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use libipc::protocol::process::Errno;
 use programs::errors::errno_text;
@@ -11,6 +11,8 @@ use runtime::{eprintln, println, service, syscall};
 runtime::entry!(run);
 
 static ROUNDS: AtomicU64 = AtomicU64::new(0);
+/// What the service thread finds its parent to be. It has no files of its own to print it to.
+static PARENT: AtomicU32 = AtomicU32::new(u32::MAX);
 
 fn run() -> i32 {
     match try_run() {
@@ -34,6 +36,7 @@ fn try_run() -> Result<(), Errno> {
     while ROUNDS.load(SeqCst) < 3 {
         let _ = syscall::thread_yield();
     }
+    println!("service thread: its parent is {}", PARENT.load(SeqCst));
     println!("it runs: at least 3 rounds");
     println!("asked to stop: its result is {}", thread.stop()?);
     Ok(())
@@ -41,9 +44,8 @@ fn try_run() -> Result<(), Errno> {
 
 /// Counts until it is asked to stop; the result is the argument plus 2.
 fn count(argument: u64) -> i32 {
-    match identity() {
-        Ok(identity) => println!("service thread: its parent is {}", identity.ppid),
-        Err(error) => println!("service thread: {}", errno_text(error)),
+    if let Ok(identity) = identity() {
+        PARENT.store(identity.ppid, SeqCst);
     }
     while !service::should_stop() {
         ROUNDS.fetch_add(1, SeqCst);
