@@ -100,7 +100,12 @@ impl ProcessServer {
         process.life = Life::Ended;
         process.exit_code = ending.code;
         process.pending = 0;
+        process.service.result = ending.result;
+        let uncollected = core::mem::take(&mut process.uncollected);
         let stoppers = core::mem::take(&mut process.stoppers);
+        if !stoppers.is_empty() {
+            process.maker = None;
+        }
         let (memory, dispositions) = (process.memory.take(), process.dispositions.take());
         let notification = process.notification;
         if core::mem::take(&mut process.subreaper) {
@@ -115,6 +120,10 @@ impl ProcessServer {
         self.reparent_children(machine, id);
         if notification.is_some() {
             machine.signal_end(notification);
+        }
+        for service in uncollected {
+            self.disown(service);
+            self.bury(machine, service);
         }
         for stopper in stoppers {
             if let Some((_, reply)) = self.threads[stopper].owed.take() {
@@ -141,7 +150,9 @@ impl ProcessServer {
             _ if odd => SIGCHLD,
             signal => signal,
         };
-        if self.vanishes(id, parent) {
+        if self.keeps_result(id) {
+            self.processes[id].event = Event::Ended(status);
+        } else if self.vanishes(id, parent) {
             self.disown(id);
             self.bury(machine, id);
             self.wake_waiters(machine, parent);
@@ -151,6 +162,22 @@ impl ProcessServer {
         if signal != SIGCHLD && self.processes.get(parent).is_some() {
             self.send(machine, parent, signal);
         }
+    }
+
+    /// A service thread that ends before it was asked to keeps its result for its maker, as long as
+    /// that lives: else the maker could not stop it without a race (LX-KTHREAD-11).
+    fn keeps_result(&mut self, id: ProcessId) -> bool {
+        let Some(maker) = self.processes[id].maker else {
+            return false;
+        };
+        let Some(maker) = self.processes.get_mut(maker) else {
+            return false;
+        };
+        let keeps = maker.is_alive() && maker.uncollected.try_reserve(1).is_ok();
+        if keeps {
+            maker.uncollected.push(id);
+        }
+        keeps
     }
 
     /// Whether nobody waits for the end of this child (LX-WAIT-12, LX-KTHREAD-02, W32-EXIT-18).

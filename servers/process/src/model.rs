@@ -122,6 +122,8 @@ pub struct Service {
     pub woken: bool,
     /// It was asked to stop.
     pub should_stop: bool,
+    /// What it returned, once it has ended.
+    pub result: i32,
 }
 
 /// A process: one thread group.
@@ -156,6 +158,11 @@ pub struct Process {
     pub waiters: Vec<ThreadId>,
     /// Threads that wait until this service thread has stopped.
     pub stoppers: Vec<ThreadId>,
+    /// The process that made this service thread and has not collected its result.
+    pub maker: Option<ProcessId>,
+    /// Service threads that it made, that have ended by themselves, and whose result it has not
+    /// collected.
+    pub uncollected: Vec<ProcessId>,
     /// Its live threads, in order of creation.
     pub threads: List<Thread>,
     /// How many.
@@ -314,6 +321,8 @@ impl Process {
             ready: BTreeMap::new(),
             waiters: Vec::new(),
             stoppers: Vec::new(),
+            maker: None,
+            uncollected: Vec::new(),
             threads: List::default(),
             thread_count: 0,
             memory: None,

@@ -50,9 +50,13 @@ impl ProcessServer {
         if id == own {
             return Err(Errno::EINVAL); // it would wait for itself
         }
+        if self.processes[id].life == Life::Ended {
+            return Ok(Answer::Now(self.collect(machine, id)));
+        }
         if !self.processes[id].service.woken {
             // LX-KTHREAD-09: its function is never called.
             let result = -(Errno::EINTR as i32);
+            self.processes[id].maker = None;
             self.end_process(machine, id, Ending::exited(result));
             return Ok(Answer::Now(result));
         }
@@ -72,6 +76,21 @@ impl ProcessServer {
             }
         }
         Ok(Answer::Later)
+    }
+
+    /// Takes the result of a service thread that has ended by itself.
+    fn collect<M: Machine>(&mut self, machine: &mut M, id: ProcessId) -> i32 {
+        let process = &self.processes[id];
+        let result = process.service.result;
+        if let Some(maker) = process
+            .maker
+            .and_then(|maker| self.processes.get_mut(maker))
+        {
+            maker.uncollected.retain(|service| *service != id);
+        }
+        self.disown(id);
+        self.bury(machine, id);
+        result
     }
 
     /// Whether the calling service thread was asked to stop.

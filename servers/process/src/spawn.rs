@@ -469,6 +469,7 @@ impl ProcessServer {
         };
         if let FirstInstruction::Function(service) = plan.first {
             child.service = service;
+            child.maker = Some(creator_process);
         }
         // The creator may have changed its group while a loader was at work.
         let group = group.unwrap_or(self.processes[creator_process].group);

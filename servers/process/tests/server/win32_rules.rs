@@ -578,6 +578,32 @@ fn lx_kthread_11_stop_waits_for_the_result() {
 }
 
 #[test]
+fn lx_kthread_11_one_that_ended_by_itself_keeps_its_result_while_its_maker_lives() {
+    let (mut world, top) = World::with_program();
+    let before = (world.server.figures(), world.fake.census());
+    let (maker_pid, maker) = world.fork(top);
+    let end = |world: &mut World, result| {
+        let (pid, label) = service(world, maker);
+        world.client(maker).service_wake(pid).unwrap();
+        outcome(world.client(label).service_exit(result)).unwrap_err();
+        pid
+    };
+    let (first, second) = (end(&mut world, 5), end(&mut world, 6));
+    assert_eq!(world.state(first), Some('Z'));
+    world.client(maker).service_wake(first).unwrap();
+    assert_eq!(stop(&mut world, maker, first), Ok(5));
+    assert_eq!(stop(&mut world, maker, first), Err(No::Errno(Errno::ESRCH)));
+    assert_eq!(world.state(second), Some('Z'));
+    world.exit(maker, 0);
+    assert!(
+        world.line(second).is_none(),
+        "nobody can ask for it any more"
+    );
+    assert_eq!(world.wait(top, -1, 0), Ok((maker_pid, 0)));
+    assert_eq!((world.server.figures(), world.fake.census()), before);
+}
+
+#[test]
 fn lx_kthread_12_should_stop_is_for_service_threads_only() {
     let (mut world, creator) = World::with_program();
     let result = outcome(world.client(creator).service_should_stop(false));
