@@ -219,7 +219,14 @@ impl<M: Machine> Kernel<M> {
             self.memory.get_mut(thread).context.set_results(0, [0; 2]);
             return Next::Resume;
         }
-        match IpcCall::from_number(number) {
+        self.other_call(thread, operation)
+    }
+
+    /// Any call but the one that does nothing, which is the measure of an entry: not inlined, so
+    /// that it saves no registers for what only the others need.
+    #[inline(never)]
+    fn other_call(&mut self, thread: Ref<Thread>, operation: u64) -> Next {
+        match IpcCall::from_number(operation as u8) {
             Some(call) => self.message_call(thread, call, operation),
             None => self.plain_call(thread, operation),
         }
