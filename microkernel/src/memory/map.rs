@@ -14,7 +14,7 @@ use super::tree::{Place, ROOT_LEVEL, Stale, index, span};
 use super::{Error, Memory, PAGE_SIZE, Progress, Space};
 use crate::machine::Machine;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use libipc::abi::Protection;
 use libipc::abi::USER_END;
 
@@ -187,7 +187,20 @@ impl<M: Machine> Memory<M> {
         let range = user_range(address, pages)?;
         let root = self.living_root(space)?;
         let mut step = Step::new();
-        let result = self.unmap_in(space, root, ROOT_LEVEL, range.clone(), &mut step);
+        let way = self.way_to(root, &range);
+        let (in_table, level) = way.end;
+        let result = self.unmap_in(space, in_table, level, range.clone(), &mut step);
+        // Tables on the way that have become empty go.
+        let mut child = in_table;
+        for &(upper, index) in way.passed.iter().rev() {
+            if self.record(child).lines != 0 {
+                break;
+            }
+            step.stale = Stale::Everything;
+            self.clear_entry(upper, index);
+            self.drop_table(child);
+            child = upper;
+        }
         self.flush(space, step.stale);
         result.map(|reached| progress(reached, range.end))
     }
@@ -207,6 +220,31 @@ impl<M: Machine> Memory<M> {
         run.map(|run| (run.start, (run.end - run.start) / PAGE_SIZE))
     }
 
+    /// The lowest table that the whole range goes through and that the space
+    /// owns already, and the entries on the way to it.
+    #[inline]
+    fn way_to(&self, root: Frame, range: &Range<u64>) -> Way {
+        let mut way = Way {
+            passed: heapless::Vec::new(),
+            end: (root, ROOT_LEVEL),
+        };
+        while way.end.1 > 1 {
+            let (in_table, level) = way.end;
+            let first = index(range.start, level);
+            let entry = self.entry(in_table, first);
+            let whole = range.end - range.start == span(level);
+            let one = (range.start ^ (range.end - 1)) < span(level) && !whole;
+            if !one || !entry.is_table() || !entry.is_writable() {
+                break;
+            }
+            if way.passed.push((in_table, first)).is_err() {
+                break;
+            }
+            way.end = (entry.frame(), level - 1);
+        }
+        way
+    }
+
     pub(super) fn living_root(&self, space: Ref<Space>) -> Result<Frame, Error> {
         self.get(space).root().ok_or(Error::Gone)
     }
@@ -223,7 +261,8 @@ impl<M: Machine> Memory<M> {
             return Err(Error::Occupied);
         }
         let mut filled = range.start;
-        let result = self.fill_in(space, root, ROOT_LEVEL, range.clone(), what, &mut filled);
+        let (in_table, level) = self.way_to(root, &range).end;
+        let result = self.fill_in(space, in_table, level, range.clone(), what, &mut filled);
         if result.is_err() {
             // What was filled are whole entries on owned paths: taking them out
             // again needs nothing, so it cannot fail.
@@ -460,6 +499,9 @@ impl<M: Machine> Memory<M> {
         run: &mut Option<Range<u64>>,
         budget: &mut u32,
     ) -> bool {
+        if level == 1 {
+            return self.run_in_leaves(in_table, range, run, budget);
+        }
         let mut at = range.start;
         while at < range.end {
             let next = slot_end(at, level, range.end);
@@ -489,6 +531,47 @@ impl<M: Machine> Memory<M> {
         }
         true
     }
+
+    /// The same in a lowest table.
+    fn run_in_leaves(
+        &self,
+        in_table: Frame,
+        range: Range<u64>,
+        run: &mut Option<Range<u64>>,
+        budget: &mut u32,
+    ) -> bool {
+        let first = index(range.start, 1);
+        let slots = &table(&self.machine, in_table)[first..=index(range.end - 1, 1)];
+        let mapped = |slot: &AtomicU64| slot.load(Ordering::Relaxed) != 0;
+        let begin = match run {
+            Some(_) => 0,
+            None => match slots.iter().position(mapped) {
+                Some(begin) => begin,
+                None => return true,
+            },
+        };
+        let rest = &slots[begin..];
+        let count = rest
+            .iter()
+            .position(|slot| !mapped(slot))
+            .unwrap_or(rest.len());
+        let start = range.start + begin as u64 * PAGE_SIZE;
+        let end = start + count as u64 * PAGE_SIZE;
+        match run {
+            Some(run) => run.end = end,
+            None => *run = Some(start..end),
+        }
+        *budget = budget.saturating_sub(count as u32);
+        end == range.end && *budget > 0
+    }
+}
+
+/// The way down to a table.
+struct Way {
+    /// Tables above it and the entries that lead on.
+    passed: heapless::Vec<(Frame, usize), 3>,
+    /// The table and its level.
+    end: (Frame, u8),
 }
 
 /// What one step may still do, and what it has to flush.
