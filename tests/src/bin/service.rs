@@ -88,6 +88,7 @@ fn lx_kthread_03_signals_do_nothing_to_it() -> Outcome {
 fn store(argument: u64) -> i32 {
     CALLS.fetch_add(1, SeqCst);
     CELL.store(argument, SeqCst);
+    service::wait_for_stop();
     argument as i32 * 2
 }
 
@@ -101,7 +102,6 @@ fn lx_kthread_05_it_is_created_stopped_and_runs_when_woken() -> Outcome {
     check_eq!(CELL.load(SeqCst), 0);
     thread.wake()?;
     until_cell(33)?;
-    // It has ended by itself; its result is still there.
     check_eq!(thread.stop()?, 66);
     Ok(())
 }
