@@ -16,8 +16,12 @@ use crate::object::device::{IoPorts, Irq, PhysicalRange};
 use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread, Waiter};
 use libipc::abi::{Error, Kind};
 
-/// How many steps are done between two looks at interrupts.
-const STEPS: u32 = 128;
+/// How much is done between two looks at interrupts; one unit is some hundred instructions.
+const BUDGET: u32 = 256;
+/// What a step on a table costs: a page of slots.
+const TABLE_COST: u32 = 4;
+/// What a step on a space costs.
+const SPACE_COST: u32 = 64;
 
 /// What became of an object that was to end with its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,7 @@ impl<M: Machine> Kernel<M> {
     /// Something is to be cleaned up on behalf of the current thread.
     #[inline]
     pub(crate) fn note_garbage(&mut self) {
+        self.cpus[self.here].reschedule = true;
         if let Some(thread) = self.current() {
             let priority = self.memory.get(thread).priority;
             self.garbage.priority = self.garbage.priority.max(priority);
@@ -48,18 +53,22 @@ impl<M: Machine> Kernel<M> {
 
     /// Cleans up for a while; false if there is more.
     pub(crate) fn collect(&mut self) -> bool {
-        for _ in 0..STEPS {
-            if !self.clean_up_step() {
-                self.garbage.priority = 0;
-                return true;
+        let mut done = 0;
+        while done < BUDGET {
+            match self.clean_up_step() {
+                0 => {
+                    self.garbage.priority = 0;
+                    return true;
+                }
+                cost => done += cost,
             }
         }
         false
     }
 
-    /// Does one thing; false if there is nothing to do. Pools come last, so that what their
+    /// Does one thing and says what it cost; 0 if there is nothing to do. Pools come last, so that what their
     /// objects leave behind is gone before the next object.
-    fn clean_up_step(&mut self) -> bool {
+    fn clean_up_step(&mut self) -> u32 {
         let Garbage {
             nodes,
             endpoints,
@@ -82,16 +91,18 @@ impl<M: Machine> Kernel<M> {
                 self.garbage.tables = entry.next_ending.take();
                 self.forget_table(table);
             }
+            return TABLE_COST;
         } else if let Some(space) = self.memory.unheld_space() {
             if self.end_space_step(space) {
                 self.memory.space_forget(space);
             }
+            return SPACE_COST;
         } else if let Some(pool) = pools {
-            self.pool_step(pool);
+            return self.pool_step(pool);
         } else {
-            return false;
+            return 0;
         }
-        true
+        1
     }
 
     // Nodes.
@@ -505,16 +516,20 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
-    fn pool_step(&mut self, pool: Ref<Pool>) {
+    /// Does a step of ending a pool and says what it cost.
+    fn pool_step(&mut self, pool: Ref<Pool>) -> u32 {
         match self.memory.pool_end(pool) {
             Ok(Ending::Object(object)) => {
+                let is_space = object.downcast::<Space>().is_some();
                 if self.end_object(object) == Ended::Remnant {
                     self.memory.pool_end_skip(pool);
                 }
+                if is_space { SPACE_COST } else { TABLE_COST }
             }
             Ok(Ending::Done) | Err(_) => {
                 self.garbage.pools = self.memory.get_mut(pool).next_ending.take();
                 self.memory.pool_release(pool);
+                1
             }
         }
     }

@@ -9,7 +9,7 @@
 
 use super::Kernel;
 use crate::machine::{Machine, Next};
-use crate::memory::Ref;
+use crate::memory::{Memory, Ref};
 use crate::object::{State, Thread};
 use crate::sched::timers::Owner;
 use libipc::abi::{Error, NEVER};
@@ -171,7 +171,8 @@ impl<M: Machine> Kernel<M> {
     #[inline]
     pub(crate) fn leave(&mut self) -> Next {
         let cpu = &self.cpus[self.here];
-        if !cpu.reschedule && self.is_clean() {
+        // Whatever is to be cleaned up asks for this too, except for spaces.
+        if !cpu.reschedule && self.memory.unheld_space().is_none() {
             return match cpu.current {
                 Some(_) => Next::Resume,
                 None => Next::Idle,
@@ -182,26 +183,59 @@ impl<M: Machine> Kernel<M> {
 
     fn choose(&mut self) -> Next {
         loop {
-            if !self.is_clean() && !self.is_wanted_above(self.garbage.priority) {
+            let clean = self.is_clean();
+            if !clean && !self.is_wanted_above(self.garbage.priority) {
                 if self.collect() {
                     continue;
                 }
                 // There is more: let interrupts in, one of which is the timer's, now.
                 self.put_back();
                 self.idle();
+                self.cpu().reschedule = true;
                 self.set_timer(0);
                 return Next::Idle;
             }
-            self.put_back();
-            let cpu = &mut self.cpus[self.here];
-            cpu.reschedule = false;
-            let Some(thread) = cpu.ready.pop(&mut self.memory) else {
-                self.idle();
-                return Next::Idle;
+            self.cpu().reschedule = !clean;
+            let thread = match self.preferred() {
+                Some(thread) => thread,
+                None => {
+                    self.put_back();
+                    let cpu = &mut self.cpus[self.here];
+                    let Some(thread) = cpu.ready.pop(&mut self.memory) else {
+                        self.idle();
+                        return Next::Idle;
+                    };
+                    thread
+                }
             };
             if self.run(thread) {
                 return Next::Resume;
             }
+        }
+    }
+
+    /// Who goes on without standing in a queue: the current thread, or whom it handed the CPU,
+    /// unless somebody of a higher priority is ready.
+    #[inline]
+    fn preferred(&mut self) -> Option<Ref<Thread>> {
+        let cpu = &mut self.cpus[self.here];
+        let runnable = |memory: &Memory<M>, thread: Ref<Thread>| {
+            let entry = memory.get(thread);
+            entry.is_runnable() && !entry.queued && !cpu.ready.has_above(entry.priority)
+        };
+        match (cpu.current, cpu.next) {
+            (Some(current), None) if runnable(&self.memory, current) => Some(current),
+            (Some(current), Some(next))
+                if !self.memory.get(current).is_runnable() && runnable(&self.memory, next) =>
+            {
+                cpu.next = None;
+                Some(next)
+            }
+            (None, Some(next)) if runnable(&self.memory, next) => {
+                cpu.next = None;
+                Some(next)
+            }
+            _ => None,
         }
     }
 

@@ -32,7 +32,6 @@ impl<M: Machine> Kernel<M> {
             && !thread.timer.is_set()
             && !cpu.reschedule
             && !cpu.ready.has_above(thread.priority)
-            && self.is_clean()
             && thread
                 .space
                 .is_some_and(|space| !self.memory.get(space).has_ended())

@@ -27,12 +27,22 @@ impl<M: Machine> Kernel<M> {
         }
         let mut at = self.memory.get(notification).first_waiter();
         while let Some(waiter) = at {
-            let &Waiter { thread, bits, .. } = self.memory.get(waiter);
+            let &Waiter {
+                thread,
+                bits,
+                is_alone,
+                takes,
+                ..
+            } = self.memory.get(waiter);
             let set = self.memory.get(notification).bits();
             if set == 0 {
                 return;
             }
-            if set & bits != 0 && self.finish_wait(thread) {
+            if set & bits == 0 {
+                at = self.memory.waiter_after(waiter);
+            } else if is_alone && self.finish_lone_wait(thread, notification, bits, takes)
+                || self.finish_wait(thread)
+            {
                 // It left with all its waiters; who stood before it does not want these bits, or
                 // not only these.
                 at = self.memory.get(notification).first_waiter();
@@ -40,6 +50,37 @@ impl<M: Machine> Kernel<M> {
                 at = self.memory.waiter_after(waiter);
             }
         }
+    }
+
+    /// Ends the wait of a thread for these bits of one notification; false, and nothing has
+    /// changed, if its memory cannot be written at once.
+    fn finish_lone_wait(
+        &mut self,
+        thread: Ref<Thread>,
+        notification: Ref<Notification>,
+        mask: u64,
+        takes: bool,
+    ) -> bool {
+        let entry = self.memory.get(thread);
+        let item = entry.context.arguments()[0];
+        let Some(space) = entry.space else {
+            return false;
+        };
+        let seen = self.memory.get(notification).bits() & mask;
+        let written = self
+            .memory
+            .write_word(space, item.wrapping_add(SEEN_AT), seen);
+        if written.is_err() {
+            return false;
+        }
+        if takes {
+            self.memory.get_mut(notification).take(mask);
+        }
+        self.stop_waiting(thread);
+        let context = &mut self.memory.get_mut(thread).context;
+        context.set_results(0, [0; 2]);
+        self.let_run(thread);
+        true
     }
 
     /// Looks again at what a thread waits for; true if it waits no more.
@@ -70,21 +111,18 @@ impl<M: Machine> Kernel<M> {
         items: u64,
         index: u64,
     ) -> Result<(WaitItem, Ref<Notification>), Stop> {
-        let mut bytes = [0; ITEM_BYTES as usize];
         let address = items.wrapping_add(index * ITEM_BYTES);
-        let span = self
-            .user_span(thread, address, bytes.len(), Intent::Read)
+        let space = self.memory.get(thread).space;
+        let space = space.expect("a thread that waits has a space");
+        let [notification, mask, seen, consume] = self
+            .memory
+            .read_words(space, address)
             .map_err(|at| Stop::from_fault(at, Side::Read))?;
-        self.memory.read_span(&span, &mut bytes);
-        let word = |at: usize| {
-            let bytes = bytes[at..].first_chunk().expect("within the structure");
-            u64::from_le_bytes(*bytes)
-        };
         let item = WaitItem {
-            notification: Handle(word(0)),
-            mask: word(8),
-            seen: word(16),
-            consume: word(24),
+            notification: Handle(notification),
+            mask,
+            seen,
+            consume,
         };
         let found = self.find_in(thread, item.notification)?;
         let notification = found.object(Kind::Notification, Access::WAIT)?;
@@ -125,11 +163,10 @@ impl<M: Machine> Kernel<M> {
                 false => entry.bits() & item.mask,
             };
             let address = items.wrapping_add(index * ITEM_BYTES + SEEN_AT);
-            let target = self.user_span(thread, address, size_of::<u64>(), Intent::Write);
+            let space = self.memory.get(thread).space;
+            let space = space.expect("a thread that waits has a space");
             // Resolved above, and nothing has changed since.
-            if let Ok(target) = target {
-                self.memory.write_span(&target, &seen.to_le_bytes());
-            }
+            let _ = self.memory.write_word(space, address, seen);
         }
         Ok(first)
     }
@@ -138,10 +175,13 @@ impl<M: Machine> Kernel<M> {
         &mut self,
         items: u64,
         count: u64,
-        _all: u64,
+        all: u64,
         deadline: u64,
     ) -> Result<u64, Stop> {
         let thread = self.caller();
+        if count == 1 && all <= 1 {
+            return self.wait_for_one(thread, items, deadline);
+        }
         if let Some(index) = self.evaluate_wait(thread)? {
             return Ok(index);
         }
@@ -154,6 +194,47 @@ impl<M: Machine> Kernel<M> {
         Err(Stop::Done)
     }
 
+    /// The usual wait, for one notification, with less ado.
+    fn wait_for_one(
+        &mut self,
+        thread: Ref<Thread>,
+        items: u64,
+        deadline: u64,
+    ) -> Result<u64, Stop> {
+        let (item, notification) = self.wait_item(thread, items, 0)?;
+        if self.memory.get(notification).bits() & item.mask != 0 {
+            let index = self.evaluate_wait(thread)?;
+            return Ok(index.unwrap_or(0));
+        }
+        self.may_wait(thread, deadline)?;
+        let waiter = match self.memory.get(thread).waiters {
+            Some(waiter) => waiter,
+            None => self.new_waiter(thread, notification)?,
+        };
+        let entry = self.memory.get_mut(waiter);
+        entry.notification = notification;
+        entry.bits = item.mask;
+        entry.is_alone = true;
+        entry.takes = item.consume != 0;
+        self.memory.waiter_enter(waiter);
+        self.block(thread, State::Waiting, deadline);
+        Err(Stop::Done)
+    }
+
+    /// One more link for a thread's waits.
+    fn new_waiter(
+        &mut self,
+        thread: Ref<Thread>,
+        notification: Ref<Notification>,
+    ) -> Result<Ref<Waiter>, Error> {
+        let pool = self.memory.pool_of(thread);
+        let waiter = Waiter::new(thread, notification, 0);
+        let waiter = self.memory.create(pool, waiter)?;
+        let first = self.memory.get_mut(thread).waiters.replace(waiter);
+        self.memory.get_mut(waiter).next_of_thread = first;
+        Ok(waiter)
+    }
+
     /// Puts a thread into the rings of all that it waits for.
     fn enter_waits(&mut self, thread: Ref<Thread>, items: u64, count: u64) -> Result<(), Stop> {
         let mut spare = self.memory.get(thread).waiters;
@@ -161,20 +242,15 @@ impl<M: Machine> Kernel<M> {
             let (item, notification) = self.wait_item(thread, items, index)?;
             let waiter = match spare {
                 Some(waiter) => {
-                    let entry = self.memory.get_mut(waiter);
-                    (entry.notification, entry.bits) = (notification, item.mask);
-                    spare = entry.next_of_thread;
+                    spare = self.memory.get(waiter).next_of_thread;
                     waiter
                 }
-                None => {
-                    let pool = self.memory.pool_of(thread);
-                    let waiter = Waiter::new(thread, notification, item.mask);
-                    let waiter = self.memory.create(pool, waiter)?;
-                    let first = self.memory.get_mut(thread).waiters.replace(waiter);
-                    self.memory.get_mut(waiter).next_of_thread = first;
-                    waiter
-                }
+                None => self.new_waiter(thread, notification)?,
             };
+            let entry = self.memory.get_mut(waiter);
+            entry.notification = notification;
+            entry.bits = item.mask;
+            entry.is_alone = false;
             self.memory.waiter_enter(waiter);
         }
         Ok(())

@@ -212,6 +212,63 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
+    /// Reads 64-bit words of a space's memory.
+    ///
+    /// # Errors
+    ///
+    /// The first page that could not be resolved.
+    #[inline]
+    pub fn read_words<const N: usize>(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+    ) -> Result<[u64; N], FaultAt> {
+        let bytes = (N * size_of::<u64>()) as u64;
+        if !address.is_multiple_of(8) || address % PAGE_SIZE + bytes > PAGE_SIZE {
+            let mut words = [0; N];
+            for (at, word) in words.iter_mut().enumerate() {
+                let mut bytes = [0; size_of::<u64>()];
+                self.read(space, address.wrapping_add(at as u64 * 8), &mut bytes)?;
+                *word = u64::from_le_bytes(bytes);
+            }
+            return Ok(words);
+        }
+        let frame = self
+            .reach(space, address, Intent::Read)
+            .map_err(|fault| FaultAt { address, fault })?;
+        let from = self.machine.direct(frame.address() + address % PAGE_SIZE);
+        let from = from.cast::<u64>();
+        // SAFETY: aligned words within one frame that `resolve` found, which is RAM; programs may
+        // change them at the same time, hence volatile.
+        Ok(core::array::from_fn(|at| unsafe {
+            from.add(at).read_volatile()
+        }))
+    }
+
+    /// Writes a 64-bit word of a space's memory.
+    ///
+    /// # Errors
+    ///
+    /// The page that could not be resolved.
+    #[inline]
+    pub fn write_word(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        word: u64,
+    ) -> Result<(), FaultAt> {
+        if !address.is_multiple_of(8) {
+            return self.write(space, address, &word.to_le_bytes(), Intent::Write);
+        }
+        let frame = self
+            .reach(space, address, Intent::Write)
+            .map_err(|fault| FaultAt { address, fault })?;
+        let to = self.machine.direct(frame.address() + address % PAGE_SIZE);
+        // SAFETY: as in `read_words`.
+        unsafe { to.cast::<u64>().write_volatile(word) };
+        Ok(())
+    }
+
     /// Replaces the 64-bit word at `address`, which is a multiple of 8, by `new`
     /// if it is `expected`. Returns what it was.
     ///

@@ -103,6 +103,10 @@ pub struct Waiter {
     pub(crate) previous_of_thread: Option<Ref<Waiter>>,
     /// The notification is to be told of the thread's end.
     pub(crate) is_watch: bool,
+    /// The thread waits for nothing else.
+    pub(crate) is_alone: bool,
+    /// The bits are taken, not only looked at. Counts only if it is alone.
+    pub(crate) takes: bool,
     /// Neighbours in the notification's ring, if it is in it.
     ring: Option<[Ref<Waiter>; 2]>,
 }
@@ -121,6 +125,8 @@ impl Waiter {
             next_of_thread: None,
             previous_of_thread: None,
             is_watch: false,
+            is_alone: false,
+            takes: false,
             ring: None,
         }
     }
