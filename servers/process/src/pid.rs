@@ -3,7 +3,8 @@
 //! Processes, threads, process groups and sessions share the numbers. A number is taken while any
 //! of them uses it (LX-PID-04), or while a creation has reserved it. Allocation goes round
 //! (LX-PID-01), so that a freed number rests as long as possible. Numbers are kept in pages that
-//! are made when first used; a full page is skipped in one step.
+//! are made when first used, and go with the last number on them unless the next one is about to be
+//! given out there; a full page is skipped in one step.
 //!
 //! Invariant: `used` of a page counts its entries that are taken.
 
@@ -98,6 +99,19 @@ impl PidSpace {
         change(entry);
         if entry.is_free() {
             page.used -= 1;
+            self.forget_unused(number);
+        }
+    }
+
+    /// Drops the page of a number if nothing on it is taken. The cursor's page stays: the next number
+    /// comes from there, and processes that come and go one by one must not make it anew each time.
+    fn forget_unused(&mut self, number: u32) {
+        let index = number as usize / PAGE;
+        if index != self.last as usize / PAGE
+            && let Some(place) = self.pages.get_mut(index)
+            && place.as_ref().is_some_and(|page| page.used == 0)
+        {
+            *place = None;
         }
     }
 
@@ -110,7 +124,8 @@ impl PidSpace {
                 .ok_or(NoNumber::Exhausted)?,
         };
         self.reserve(number)?;
-        self.last = number;
+        let before = core::mem::replace(&mut self.last, number);
+        self.forget_unused(before);
         Ok(number)
     }
 
@@ -225,6 +240,18 @@ mod tests {
             last = number;
         }
         assert_eq!(pids.allocate(), Ok(300));
+    }
+
+    #[test]
+    fn numbers_that_come_and_go_leave_no_pages_behind() {
+        let mut pids = PidSpace::new(4000);
+        let kept = pids.allocate().unwrap();
+        for _ in 0..3000 {
+            let number = pids.allocate().unwrap();
+            pids.release(number);
+        }
+        assert_eq!(pids.pages.iter().flatten().count(), 2);
+        assert!(pids.get(kept).reserved);
     }
 
     #[test]
