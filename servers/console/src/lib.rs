@@ -46,8 +46,8 @@ pub trait World {
     fn drain(&mut self);
     /// Keeps the reply to the request that is being handled.
     fn keep_reply(&mut self) -> Result<Handle, Error>;
-    /// Answers a read whose reply was kept.
-    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>);
+    /// Answers a read whose reply was kept; false if the reader is gone.
+    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool;
     /// A sender with this badge and access mask, to be handed over.
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;
 }
@@ -72,6 +72,8 @@ struct Reader {
 pub struct Console {
     line: Line,
     readers: VecDeque<Reader>,
+    /// Input that was taken for a reader who had gone by then. It comes before what the line has.
+    returned: VecDeque<u8>,
     /// The first program's end was reported: nothing follows.
     closed: bool,
 }
@@ -92,6 +94,7 @@ impl Console {
         Console {
             line,
             readers: VecDeque::new(),
+            returned: VecDeque::new(),
             closed: false,
         }
     }
@@ -111,22 +114,48 @@ impl Console {
 
     /// The thread with this label wants its call back.
     pub fn cancel(&mut self, world: &mut impl World, label: u64) {
-        while let Some(place) = self.readers.iter().position(|reader| reader.label == label) {
-            if let Some(reader) = self.readers.remove(place) {
-                world.answer(reader.reply, Err(FileError::Interrupted));
-            }
-        }
+        self.forget_reader(world, label);
     }
 
     /// Answers as many waiting reads as there is input for.
     fn serve_readers(&mut self, world: &mut impl World) {
-        while let Some(reader) = self.readers.front() {
-            let Some(result) = self.line.read(reader.count, world) else {
+        while let Some(&Reader { reply, count, .. }) = self.readers.front() {
+            let Some(result) = self.take_input(count, world) else {
                 return;
             };
-            if let Some(reader) = self.readers.pop_front() {
-                world.answer(reader.reply, result);
+            self.readers.pop_front();
+            if !world.answer(reply, result.clone())
+                && let Ok(Blob(bytes)) = result
+            {
+                // Whoever reads next gets it.
+                for byte in bytes.iter().rev() {
+                    self.returned.push_front(*byte);
+                }
             }
+        }
+    }
+
+    /// Input of at most `count` bytes, if there is any, or the end of it.
+    fn take_input(
+        &mut self,
+        count: usize,
+        world: &mut impl World,
+    ) -> Option<Result<Blob, FileError>> {
+        if self.returned.is_empty() {
+            return self.line.read(count, world);
+        }
+        let count = count.min(self.returned.len());
+        Some(Ok(Blob(
+            self.returned.drain(..count).take(TAIL_BYTES).collect(),
+        )))
+    }
+
+    /// Forgets a read that a thread gave up: its deadline passed, or it would not ask again.
+    fn forget_reader(&mut self, world: &mut impl World, label: u64) {
+        if let Some(place) = self.readers.iter().position(|reader| reader.label == label)
+            && let Some(reader) = self.readers.remove(place)
+        {
+            world.answer(reader.reply, Err(FileError::Interrupted));
         }
     }
 
@@ -220,9 +249,10 @@ impl<W: World> files::Server<W> for Console {
         if count == 0 {
             return Ok(Answer::Now(Blob::default()));
         }
+        self.forget_reader(world, caller.label);
         // Those who came earlier are served first.
         if self.readers.is_empty()
-            && let Some(result) = self.line.read(count, world)
+            && let Some(result) = self.take_input(count, world)
         {
             return result.map(Answer::Now);
         }

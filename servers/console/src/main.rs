@@ -120,11 +120,10 @@ impl World for Machine {
         syscall::reply_keep()
     }
 
-    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) {
+    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool {
         let mut body = LongBody::new();
         answer(result.map_err(Refusal::Error), &mut body);
-        // A reader that is gone needs no answer.
-        let _ = server::reply(reply, &mut body, &[]);
+        server::reply(reply, &mut body, &[]).is_ok()
     }
 
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error> {

@@ -13,6 +13,8 @@ struct FakeWorld {
     kept: u64,
     answered: Vec<(Handle, Result<Blob, FileError>)>,
     senders: Vec<(u64, u32)>,
+    /// Replies whose callers do not wait any more.
+    gone: Vec<u64>,
 }
 
 impl World for FakeWorld {
@@ -26,8 +28,9 @@ impl World for FakeWorld {
         self.kept += 1;
         Ok(Handle(self.kept))
     }
-    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) {
+    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool {
         self.answered.push((reply, result));
+        !self.gone.contains(&reply.0)
     }
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error> {
         self.senders.push((badge, access));
@@ -38,7 +41,11 @@ impl World for FakeWorld {
 struct System {
     console: Console,
     world: FakeWorld,
+    /// Label of the thread that calls.
+    label: u64,
 }
+
+const LABEL: u64 = 71;
 
 /// What a call came to.
 #[derive(Debug, PartialEq)]
@@ -66,7 +73,7 @@ impl Transport for &mut Link<'_> {
         _: usize,
     ) -> Result<(), Error> {
         let mut caller = Caller::new(self.label, self.badge, self.access);
-        let System { console, world } = self.system;
+        let System { console, world, .. } = self.system;
         let served = if self.badge == CONTROL {
             console::serve(console, world, &mut caller, request.bytes(), answer)
         } else {
@@ -83,6 +90,7 @@ impl System {
         System {
             console: Console::terminal(),
             world: FakeWorld::default(),
+            label: LABEL,
         }
     }
 
@@ -91,6 +99,7 @@ impl System {
         System {
             console: Console::channel(&mut world),
             world,
+            label: LABEL,
         }
     }
 
@@ -100,11 +109,12 @@ impl System {
         access: u32,
         call: impl FnOnce(&mut files::Client<&mut Link>) -> Result<T, CallError<FileError>>,
     ) -> Outcome<T> {
+        let label = self.label;
         let mut link = Link {
             system: self,
             badge,
             access,
-            label: 70 + badge,
+            label,
             waits: false,
         };
         let result = call(&mut files::Client::new(&mut link));
@@ -206,6 +216,7 @@ fn a_reader_waits_until_a_line_is_typed() {
 fn readers_are_served_in_the_order_in_which_they_came() {
     let mut system = System::terminal();
     assert_eq!(system.read(100), Outcome::Waits);
+    system.label += 1;
     assert_eq!(system.read(100), Outcome::Waits);
     system.arrived(b"one\r");
     assert_eq!(system.last_answer(), (1, Ok(b"one\n".to_vec())));
@@ -219,10 +230,38 @@ fn a_cancelled_read_is_interrupted_and_takes_no_input() {
     assert_eq!(system.read(100), Outcome::Waits);
     system.console.cancel(&mut system.world, 12345);
     assert!(system.world.answered.is_empty());
-    system.console.cancel(&mut system.world, 70 + INPUT);
+    system.console.cancel(&mut system.world, LABEL);
     assert_eq!(system.last_answer(), (1, Err(FileError::Interrupted)));
     system.arrived(b"kept\r");
     assert_eq!(system.read(100), Outcome::Answer(b"kept\n".to_vec()));
+}
+
+#[test]
+fn a_thread_that_reads_again_has_given_its_earlier_read_up() {
+    let mut system = System::terminal();
+    assert_eq!(system.read(100), Outcome::Waits);
+    system.world.gone.push(1);
+    assert_eq!(system.read(100), Outcome::Waits);
+    assert_eq!(system.last_answer(), (1, Err(FileError::Interrupted)));
+    system.arrived(b"once\r");
+    assert_eq!(system.last_answer(), (2, Ok(b"once\n".to_vec())));
+}
+
+#[test]
+fn input_for_a_reader_who_has_gone_is_the_next_readers() {
+    let mut system = System::terminal();
+    assert_eq!(system.read(100), Outcome::Waits);
+    system.label += 1;
+    assert_eq!(system.read(2), Outcome::Waits);
+    system.world.gone.push(1);
+    system.arrived(b"line\r");
+    assert_eq!(system.last_answer(), (2, Ok(b"li".to_vec())));
+    assert_eq!(system.read(1), Outcome::Answer(b"n".to_vec()));
+    assert_eq!(system.read(100), Outcome::Answer(b"e\n".to_vec()));
+    system.world.gone.push(3);
+    assert_eq!(system.read(100), Outcome::Waits);
+    system.arrived(b"more\r");
+    assert_eq!(system.read(100), Outcome::Answer(b"more\n".to_vec()));
 }
 
 #[test]
@@ -339,7 +378,7 @@ proptest! {
             }
             let mut caller = Caller::new(badge, badge, access);
             let mut answer = LongBody::new();
-            let System { console, world } = &mut system;
+            let System { console, world, .. } = &mut system;
             let served = if badge == CONTROL {
                 console::serve(console, world, &mut caller, &bytes, &mut answer)
             } else {

@@ -20,7 +20,7 @@ use libipc::{Error, Handle};
 use runtime::file;
 use runtime::io::{STDERR, STDIN, STDOUT};
 use runtime::memory::Mapping;
-use runtime::process::{self, NO_HANG, kill, wait};
+use runtime::process::{self, NO_HANG, client, kill, wait};
 use runtime::{println, syscall};
 use tests::child::{SharedPage, child, in_child, own_path};
 use tests::harness::parameter;
@@ -86,10 +86,12 @@ fn rounds(fuzz: impl Fn(&mut Random, &dyn Fn())) -> Outcome {
     println!("seed={seed} calls={calls}");
     let mut random = Random::new(seed);
     supervise(calls / 10, &mut random, &fuzz)?;
+    clean_up()?;
     let before = settled()?;
     supervise(calls, &mut random, &fuzz)?;
     let deadline = after(PATIENCE)?;
     loop {
+        clean_up()?;
         let now = settled()?;
         if now == before {
             break;
@@ -104,6 +106,21 @@ fn rounds(fuzz: impl Fn(&mut Random, &dyn Fn())) -> Outcome {
         file::close(file::open(own_path(), access::READ)?)?;
         Ok(())
     })
+}
+
+/// Ends what random requests have left behind on purpose: service threads, which outlive their
+/// creators, and orphans that do not end by themselves.
+fn clean_up() -> Outcome {
+    let mut pid = 3;
+    while let Some(line) = client().process_at(pid)? {
+        pid = line.pid + 1;
+        match line.ppid {
+            2 => drop(client().service_stop(line.pid)),
+            1 if line.pid != process::getpid() => drop(kill(line.pid as i32, 9)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What the job's pool and all quotas use, once that has not changed for a while.
