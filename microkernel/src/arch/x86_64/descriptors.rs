@@ -108,6 +108,9 @@ impl Descriptors {
         // SAFETY: the selectors are those of the table just loaded, in the
         // order that both instructions want.
         unsafe { Msr::new(0xc000_0081).write(star) };
+        // SAFETY: a null code segment makes SYSENTER, which we do not serve, a
+        // protection fault whatever firmware left there.
+        unsafe { Msr::new(0x174).write(0) };
         LStar::write(VirtAddr::new((entry::syscall as *const ()).addr() as u64));
         SFMask::write(
             RFlags::TRAP_FLAG

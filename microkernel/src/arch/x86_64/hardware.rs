@@ -11,7 +11,6 @@ use x86_64::instructions::port::Port;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::registers::model_specific::{FsBase, KernelGsBase};
-use x86_64::registers::segmentation::{FS, Segment64};
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -208,26 +207,25 @@ unsafe impl Machine for Hardware {
 
     #[inline]
     fn enter(&mut self, context: &mut Context) {
-        let (fs, gs) = (
-            VirtAddr::new_truncate(context.fs_base()),
-            VirtAddr::new_truncate(context.gs_base()),
-        );
-        // SAFETY: the bases are the program's, which the kernel never uses; its
-        // own GS base is swapped away and back. The context stays where it is,
-        // as the trait demands, and this is its CPU.
+        let (fs, gs) = (context.fs_base(), context.gs_base());
+        // SAFETY: the bases are the program's, which the kernel never uses, and
+        // canonical, as the context keeps them; the kernel's own GS base is
+        // swapped away and back. The context stays where it is, as the trait
+        // demands, and this is its CPU.
         unsafe {
             if self.programs_set_bases {
-                FS::write_base(fs);
                 asm!(
+                    "wrfsbase {fs}",
                     "swapgs",
-                    "wrgsbase {}",
+                    "wrgsbase {gs}",
                     "swapgs",
-                    in(reg) gs.as_u64(),
+                    fs = in(reg) fs,
+                    gs = in(reg) gs,
                     options(nomem, nostack, preserves_flags),
                 );
             } else {
-                FsBase::write(fs);
-                KernelGsBase::write(gs);
+                FsBase::write(VirtAddr::new_truncate(fs));
+                KernelGsBase::write(VirtAddr::new_truncate(gs));
             }
             percpu::boot_cpu().set_context(context);
         }
@@ -236,18 +234,21 @@ unsafe impl Machine for Hardware {
     #[inline]
     fn save_bases(&mut self, context: &mut Context) {
         if self.programs_set_bases {
-            let gs: u64;
-            // SAFETY: reads the program's base; interrupts are off in between.
+            let (fs, gs): (u64, u64);
+            // SAFETY: reads the program's bases; interrupts are off while its GS
+            // base is swapped in.
             unsafe {
                 asm!(
+                    "rdfsbase {fs}",
                     "swapgs",
-                    "rdgsbase {}",
+                    "rdgsbase {gs}",
                     "swapgs",
-                    out(reg) gs,
+                    fs = out(reg) fs,
+                    gs = out(reg) gs,
                     options(nomem, nostack, preserves_flags),
                 );
             }
-            context.record_bases(FS::read_base().as_u64(), gs);
+            context.record_bases(fs, gs);
         }
     }
 
