@@ -1,7 +1,7 @@
 //! Memory: forks with much of it, snapshots, and each kind of fault.
 
 use libipc::abi::{Access, Error, Handle, IpcCall, PAGE_BYTES, Protection, layout};
-use runtime::memory::{Mapping, own_pool, own_space};
+use runtime::memory::{Mapping, own_pool};
 use runtime::process::{self, Fork, fork};
 use runtime::syscall;
 
