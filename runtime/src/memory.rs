@@ -2,7 +2,10 @@
 //!
 //! Which ranges are free is the kernel's knowledge, not ours: a free range is looked for in the bulk
 //! part of the layout and taken by mapping it. If somebody else (a thread, a vfork child) took it in
-//! between, the kernel says `Occupied` and the search goes on. So there is no state to copy at a fork.
+//! between, the kernel says `Occupied` and the search goes on. We only remember where it is worth trying
+//! first, which may be wrong at any time: so there is no state that a fork would copy wrongly.
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use libipc::abi::{Access, Error, Handle, PAGE_BYTES, Protection, initial, layout};
 use libipc::protocol::{process, startup};
@@ -15,6 +18,9 @@ const BULK_END: u64 = layout::BULK + 0x40_0000_0000;
 /// Where the heap begins.
 #[cfg(feature = "heap")]
 pub(crate) const HEAP: u64 = BULK_END;
+
+/// Where to try to map first.
+static TRY_FIRST: AtomicU64 = AtomicU64::new(layout::BULK);
 
 /// The program's own space.
 pub fn own_space() -> Handle {
@@ -118,18 +124,32 @@ impl Drop for Mapping {
         }
         // Nothing is left to do if the kernel refuses.
         let _ = syscall::space_unmap(own_space(), self.address, self.pages);
+        TRY_FIRST.store(self.address, Ordering::Relaxed);
     }
 }
 
 /// Tries `map` at free ranges until it does not say `Occupied`.
+///
+/// What was unmapped last, or lies behind what was mapped last, is tried without asking.
 fn place(pages: u64, mut map: impl FnMut(u64) -> Result<(), Error>) -> Result<Mapping, Error> {
+    let mut placed = |address: u64| {
+        map(address)?;
+        TRY_FIRST.store(address + pages * PAGE_BYTES, Ordering::Relaxed);
+        Ok(Mapping { address, pages })
+    };
+    let guess = TRY_FIRST.load(Ordering::Relaxed);
+    if pages > 0 && pages <= (BULK_END - guess) / PAGE_BYTES {
+        match placed(guess) {
+            Err(Error::Occupied) => {}
+            done => return done,
+        }
+    }
     let mut from = layout::BULK;
     loop {
         let address = free_range(from, pages, |at| syscall::space_next(own_space(), at))?;
-        match map(address) {
-            Ok(()) => return Ok(Mapping { address, pages }),
+        match placed(address) {
             Err(Error::Occupied) => from = address + PAGE_BYTES,
-            Err(error) => return Err(error),
+            done => return done,
         }
     }
 }

@@ -79,6 +79,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         profile.counts.retain(|name, _| name == part);
     }
     let places = profile.places(&images)?;
+    let calls: Vec<&Place> = places.iter().filter(|place| place.is_syscall).collect();
+    print_places("system call", &calls, operations, options.top, |place| {
+        // The stub's own body, the stub, and what called it.
+        let names = place
+            .frames
+            .iter()
+            .skip(1)
+            .take(2)
+            .map(|frame| short(frame));
+        BTreeSet::from([names.collect::<Vec<_>>().join(", in ")])
+    });
+    let places: Vec<&Place> = places.iter().collect();
     print_places(
         "function, by itself",
         &places,
@@ -149,7 +161,12 @@ fn images(system: &System) -> Result<Vec<Image>> {
 /// How often each instruction of each part ran.
 struct Profile {
     counts: BTreeMap<String, HashMap<u64, u64>>,
+    /// Where programs enter the kernel.
+    syscalls: BTreeSet<(String, u64)>,
 }
+
+/// The instruction of system calls.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// Code that no file has.
 const UNKNOWN: &str = "?";
@@ -158,6 +175,7 @@ impl Profile {
     fn new(images: &[Image], section: &Section) -> Profile {
         let owners = owners(images, &section.blocks);
         let mut counts: BTreeMap<String, HashMap<u64, u64>> = BTreeMap::new();
+        let mut syscalls = BTreeSet::new();
         for block in &section.blocks {
             let part = owners
                 .get(&block.page)
@@ -168,8 +186,11 @@ impl Profile {
                 *instructions.entry(address).or_default() += block.count;
                 address += u64::from(*length);
             }
+            if block.code.ends_with(&SYSCALL) {
+                syscalls.insert((part.to_owned(), address - SYSCALL.len() as u64));
+            }
         }
-        Profile { counts }
+        Profile { counts, syscalls }
     }
 
     fn parts(&self) -> Vec<(String, u64)> {
@@ -193,7 +214,9 @@ impl Profile {
             let loader = Loader::new(&image.path)
                 .map_err(|error| anyhow::anyhow!("{}: {error}", image.path.display()))?;
             for (address, count) in instructions {
-                places.push(Place::find(part, &loader, *address, *count));
+                let mut place = Place::find(part, &loader, *address, *count);
+                place.is_syscall = self.syscalls.contains(&(part.clone(), *address));
+                places.push(place);
             }
         }
         Ok(places)
@@ -230,6 +253,8 @@ struct Place {
     frames: Vec<String>,
     /// Source file and line.
     line: String,
+    /// It enters the kernel.
+    is_syscall: bool,
 }
 
 impl Place {
@@ -238,6 +263,7 @@ impl Place {
             count,
             frames: Vec::new(),
             line: format!("{part} {address:#x}"),
+            is_syscall: false,
         };
         let mut frames = loader.find_frames(address).ok();
         while let Some(Ok(Some(frame))) = frames.as_mut().map(|frames| frames.next()) {
@@ -265,9 +291,14 @@ impl Place {
     }
 }
 
+/// A function's name without type parameters.
+fn short(name: &str) -> &str {
+    name.split('<').next().unwrap_or(name)
+}
+
 fn print_places(
     title: &str,
-    places: &[Place],
+    places: &[&Place],
     operations: f64,
     top: usize,
     names: impl Fn(&Place) -> BTreeSet<String>,

@@ -504,7 +504,7 @@ impl<M: Machine> Memory<M> {
         }
         let mut at = range.start;
         while at < range.end {
-            let next = slot_end(at, level, range.end);
+            let mut next = slot_end(at, level, range.end);
             let entry = self.entry(in_table, index(at, level));
             if entry.is_table() {
                 if !self.run_in(entry.frame(), level - 1, at..next, run, budget) {
@@ -514,9 +514,14 @@ impl<M: Machine> Memory<M> {
                 if run.is_some() {
                     return false;
                 }
-                if self.record(in_table).lines & lines_of(at, range.end, level) == 0 {
+                let ahead = self.record(in_table).lines & lines_of(at, range.end, level);
+                if ahead == 0 {
                     return true;
                 }
+                // Straight to the next line that has entries.
+                let first = ahead.trailing_zeros() as u64 * 8;
+                let table_start = at & !(span(level + 1) - 1);
+                next = next.max(table_start + first * span(level));
             } else {
                 if *budget == 0 {
                     return false;
