@@ -4,7 +4,7 @@
 
 use libipc::abi::SlotFlags;
 use libipc::protocol::process::CreateProcess;
-use libipc::protocol::process::ProcessError;
+use libipc::protocol::process::{Errno, ProcessError};
 use programs::errors::{errno_text, process_text};
 use runtime::file::{self, Fd};
 use runtime::io::{STDOUT, Stream};
@@ -60,8 +60,14 @@ fn child(
     environment: &[&'static [u8]],
     options: CreateProcess,
 ) -> Result<(ObjectHandle, ObjectHandle), ProcessError> {
-    let path = start::arguments().next().unwrap_or_default();
-    let order = Order::new(path, [path, what].into_iter(), environment.iter().copied())
+    let name = start::arguments().next().unwrap_or_default();
+    // A shell gives the name that was typed, which it found in /bin.
+    let directory: &[u8] = if name.contains(&b'/') { b"" } else { b"/bin/" };
+    let mut path = heapless::Vec::<u8, 256>::new();
+    path.extend_from_slice(directory)
+        .and_then(|()| path.extend_from_slice(name))
+        .map_err(|_| ProcessError::Linux(Errno::ENAMETOOLONG))?;
+    let order = Order::new(&path, [name, what].into_iter(), environment.iter().copied())
         .map_err(ProcessError::Linux)?;
     create_process(order, None, options).map(|(_, process, thread)| (process, thread))
 }
@@ -106,10 +112,7 @@ fn parent() -> Result<(), ProcessError> {
 fn close(process: ObjectHandle, thread: ObjectHandle) {
     for handle in [process, thread] {
         if handle.close().is_err() {
-            eprintln!(
-                "createprocess-example: {}",
-                errno_text(libipc::protocol::process::Errno::EBADF)
-            );
+            eprintln!("createprocess-example: {}", errno_text(Errno::EBADF));
         }
     }
 }

@@ -35,6 +35,7 @@ fn its_commands_answer(guest: &Guest) -> Result<Verdict> {
         ("caps 1", &["1"]),
         ("mem", &["all memory", "process"]),
         ("fork-example", &["before fork pid is", "father pid is"]),
+        ("createprocess-example", &["terminated: exit code is 42"]),
     ] {
         terminal.send(&format!("{command}\r"))?;
         // First comes the echo, which is no answer.
