@@ -39,6 +39,11 @@ impl Ending {
         Ending::exited(code as i32)
     }
 
+    /// A service thread's that was never woken (LX-KTHREAD-09).
+    pub fn interrupted() -> Ending {
+        Ending::exited(-(Errno::EINTR as i32))
+    }
+
     /// A signal's default action.
     pub fn signalled(signal: u32) -> Ending {
         Ending::forced(signal, 128 + signal)
@@ -101,7 +106,7 @@ impl ProcessServer {
         process.exit_code = ending.code;
         process.pending = 0;
         process.service.result = ending.result;
-        let uncollected = core::mem::take(&mut process.uncollected);
+        let made = core::mem::take(&mut process.made);
         let stoppers = core::mem::take(&mut process.stoppers);
         if !stoppers.is_empty() {
             process.maker = None;
@@ -121,9 +126,15 @@ impl ProcessServer {
         if notification.is_some() {
             machine.signal_end(notification);
         }
-        for service in uncollected {
-            self.disown(service);
-            self.bury(machine, service);
+        for service in made {
+            // Nobody will wake it, or ask for its result, any more.
+            self.processes[service].maker = None;
+            if self.processes[service].is_alive() {
+                self.end_process(machine, service, Ending::interrupted());
+            } else {
+                self.disown(service);
+                self.bury(machine, service);
+            }
         }
         for stopper in stoppers {
             if let Some((_, reply)) = self.threads[stopper].owed.take() {
@@ -173,9 +184,9 @@ impl ProcessServer {
         let Some(maker) = self.processes.get_mut(maker) else {
             return false;
         };
-        let keeps = maker.is_alive() && maker.uncollected.try_reserve(1).is_ok();
+        let keeps = maker.is_alive() && maker.made.try_reserve(1).is_ok();
         if keeps {
-            maker.uncollected.push(id);
+            maker.made.push(id);
         }
         keeps
     }

@@ -160,9 +160,9 @@ pub struct Process {
     pub stoppers: Vec<ThreadId>,
     /// The process that made this service thread and has not collected its result.
     pub maker: Option<ProcessId>,
-    /// Service threads that it made, that have ended by themselves, and whose result it has not
-    /// collected.
-    pub uncollected: Vec<ProcessId>,
+    /// Service threads that it made and that are nobody else's concern: not woken yet, or ended by
+    /// themselves and their result not collected.
+    pub made: Vec<ProcessId>,
     /// Its live threads, in order of creation.
     pub threads: List<Thread>,
     /// How many.
@@ -322,7 +322,7 @@ impl Process {
             waiters: Vec::new(),
             stoppers: Vec::new(),
             maker: None,
-            uncollected: Vec::new(),
+            made: Vec::new(),
             threads: List::default(),
             thread_count: 0,
             memory: None,

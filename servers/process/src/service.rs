@@ -24,6 +24,9 @@ impl ProcessServer {
         pid: u32,
     ) -> Result<(), Errno> {
         let id = self.service(pid)?;
+        if !self.processes[id].service.woken {
+            self.unmake(id);
+        }
         let process = &mut self.processes[id];
         let Service {
             entry,
@@ -55,10 +58,11 @@ impl ProcessServer {
         }
         if !self.processes[id].service.woken {
             // LX-KTHREAD-09: its function is never called.
-            let result = -(Errno::EINTR as i32);
+            let ending = Ending::interrupted();
+            self.unmake(id);
             self.processes[id].maker = None;
-            self.end_process(machine, id, Ending::exited(result));
-            return Ok(Answer::Now(result));
+            self.end_process(machine, id, ending);
+            return Ok(Answer::Now(ending.result));
         }
         let process = &mut self.processes[id];
         process.stoppers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
@@ -80,17 +84,19 @@ impl ProcessServer {
 
     /// Takes the result of a service thread that has ended by itself.
     fn collect<M: Machine>(&mut self, machine: &mut M, id: ProcessId) -> i32 {
-        let process = &self.processes[id];
-        let result = process.service.result;
-        if let Some(maker) = process
-            .maker
-            .and_then(|maker| self.processes.get_mut(maker))
-        {
-            maker.uncollected.retain(|service| *service != id);
-        }
+        let result = self.processes[id].service.result;
+        self.unmake(id);
         self.disown(id);
         self.bury(machine, id);
         result
+    }
+
+    /// Takes a service thread off its maker's list.
+    fn unmake(&mut self, id: ProcessId) {
+        let maker = self.processes[id].maker;
+        if let Some(maker) = maker.and_then(|maker| self.processes.get_mut(maker)) {
+            maker.made.retain(|service| *service != id);
+        }
     }
 
     /// Whether the calling service thread was asked to stop.

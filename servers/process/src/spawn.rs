@@ -253,6 +253,10 @@ impl<'r, M: Machine> Reserving<'r, M> {
 
     fn process(&mut self, of: ProcessId, kind: Kind) -> Result<(), Errno> {
         let group = self.server.processes[of].group;
+        if kind == Kind::Service {
+            let made = &mut self.server.processes[of].made;
+            made.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        }
         let record = Process::new(kind, group);
         self.parts.process = Some(self.server.processes.insert(record).map_err(full)?);
         Ok(())
@@ -470,6 +474,7 @@ impl ProcessServer {
         if let FirstInstruction::Function(service) = plan.first {
             child.service = service;
             child.maker = Some(creator_process);
+            self.processes[creator_process].made.push(process);
         }
         // The creator may have changed its group while a loader was at work.
         let group = group.unwrap_or(self.processes[creator_process].group);

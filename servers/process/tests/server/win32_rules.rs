@@ -604,6 +604,23 @@ fn lx_kthread_11_one_that_ended_by_itself_keeps_its_result_while_its_maker_lives
 }
 
 #[test]
+fn lx_kthread_06_one_that_its_maker_has_not_woken_goes_with_it() {
+    let (mut world, top) = World::with_program();
+    let before = (world.server.figures(), world.fake.census());
+    let (maker_pid, maker) = world.fork(top);
+    let (never, _) = service(&mut world, maker);
+    let (woken, label) = service(&mut world, maker);
+    world.client(maker).service_wake(woken).unwrap();
+    world.kill(top, maker_pid as i32, 9).unwrap();
+    assert!(world.line(never).is_none());
+    assert!(world.line(woken).is_some());
+    outcome(world.client(label).service_exit(0)).unwrap_err();
+    assert!(world.line(woken).is_none());
+    assert_eq!(world.wait(top, -1, 0), Ok((maker_pid, 9)));
+    assert_eq!((world.server.figures(), world.fake.census()), before);
+}
+
+#[test]
 fn lx_kthread_12_should_stop_is_for_service_threads_only() {
     let (mut world, creator) = World::with_program();
     let result = outcome(world.client(creator).service_should_stop(false));
