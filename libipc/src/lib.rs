@@ -4,7 +4,7 @@
 //!
 //! * [`abi`]: handles, errors, access masks, the layout of a message;
 //! * [`syscall`]: the system calls, one line each;
-//! * [`protocol`]: the servers' protocols, one table each;
+//! * [`mod@protocol`]: the servers' protocols, one table each;
 //! * [`wire`]: how a request becomes bytes (postcard) and how a client reaches a server;
 //! * [`exec_channel`], [`command_line`]: how a program run by `cargo xtask exec` speaks to the host;
 //! * [`stub`]: the system calls as functions, for programs that run on Mitosis.

@@ -281,6 +281,7 @@ pub fn name(number: u8) -> &'static str {
 macro_rules! syscall_handlers {
     ($( $(#[doc = $doc:literal])* $number:literal => $name:ident($($arg:ident : $ty:ty),*) -> $ret:ty; )*) => {
         /// What the kernel does for each plain system call.
+        #[allow(clippy::too_many_arguments)]
         pub trait Handlers {
             /// Why a call does not return a value now: an error, or the caller waits.
             type Stop: From<$crate::Error>;

@@ -62,7 +62,7 @@ fn kernel_error(error: Error) -> FileError {
 }
 
 /// Opens a file at the lowest free descriptor. `access` holds bits of
-/// [`files::access`](libipc::protocol::files::access).
+/// [`files::access`].
 pub fn open(path: &[u8], access: u32) -> Result<Fd, FileError> {
     let lowest_free = Handle::new(TableSelector::Files, 0, 0);
     open_into(path, access, lowest_free).map(|(handle, _)| Fd(handle.index()))

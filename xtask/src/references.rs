@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn in_sources_only_comments_count() {
-        let text = "let path = \"`no/path`\";\n//! See `src/boot/info.rs`.\n";
-        assert_eq!(texts(text, false), ["src/boot/info.rs"]);
+        let text = "let path = \"`no/path`\";\n//! See `src/main.rs`.\n";
+        assert_eq!(texts(text, false), ["src/main.rs"]);
     }
 
     #[test]

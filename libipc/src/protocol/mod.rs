@@ -64,7 +64,7 @@ macro_rules! tail_bytes {
     };
 }
 
-/// Declares a protocol, see [the module](crate::protocol).
+/// Declares a protocol, see [the module](mod@crate::protocol).
 #[macro_export]
 macro_rules! protocol {
     (

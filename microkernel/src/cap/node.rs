@@ -178,7 +178,7 @@ impl<M: Machine> Memory<M> {
         kind: Kind,
         object: u64,
     ) -> Result<Ref<Node>, Error> {
-        Ok(self.create(pool, fresh(kind, object))?)
+        self.create(pool, fresh(kind, object))
     }
 
     /// Makes a child of `parent` for `object`, to which it takes over one reference.

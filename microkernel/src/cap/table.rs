@@ -124,7 +124,7 @@ impl<M: Machine> Memory<M> {
             next_ending: None,
             listed: false,
         };
-        Ok(self.create(pool, table)?)
+        self.create(pool, table)
     }
 
     /// Makes a copy, which shares all pages with the original. It has one hold, the caller's.
@@ -156,7 +156,7 @@ impl<M: Machine> Memory<M> {
                 if let Some(root) = root {
                     self.frame_drop(root);
                 }
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -289,7 +289,7 @@ impl<M: Machine> Memory<M> {
     ) -> Result<(), Error> {
         let mut slot = self.table_get(table, index).ok_or(Error::BadHandle)?;
         let path = self.writable_path(table, index)?;
-        slot.flags = slot.flags - mask | value & mask;
+        slot.flags = (slot.flags - mask) | (value & mask);
         let at = (index % SLOTS) as usize * 2;
         let page = self.page_mut::<Page>(path.leaf());
         [page[at], page[at + 1]] = slot.to_words();

@@ -325,7 +325,7 @@ impl<M: Machine> Kernel<M> {
         address: u64,
     ) -> Result<(), Stop> {
         let thread = self.living(thread, Access::CONTROL)?;
-        if address % 4 != 0 || address >= USER_END {
+        if !address.is_multiple_of(4) || address >= USER_END {
             return Err(Error::InvalidArgument.into());
         }
         self.memory.get_mut(thread).clear_address = address;
