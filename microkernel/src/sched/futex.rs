@@ -93,16 +93,14 @@ mod tests {
         let mut futexes = Futexes::EMPTY;
         // More keys than buckets, so that some share one.
         let key = |n: u64| FutexKey::Private(n % 3, n);
-        let threads: std::vec::Vec<_> = (0..300)
-            .map(|n| {
-                let thread = memory.create(pool, Thread::new());
-                thread.map(|thread| {
-                    futexes.enter(&mut memory, thread, key(n % 290));
-                    thread
-                })
-            })
-            .map_while(Result::ok)
-            .collect();
+        let mut threads = std::vec::Vec::new();
+        for n in 0..300 {
+            let Ok(thread) = memory.create(pool, Thread::new()) else {
+                break;
+            };
+            futexes.enter(&mut memory, thread, key(n % 290));
+            threads.push(thread);
+        }
         assert!(threads.len() > 100);
         assert_eq!(futexes.pop(&mut memory, FutexKey::Private(9, 9)), None);
         for n in (0..threads.len().min(290)).rev() {

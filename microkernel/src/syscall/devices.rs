@@ -167,7 +167,6 @@ impl<M: Machine> Kernel<M> {
         self.give_part(found.node, pool, Kind::PhysicalRange, part, found.access)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the call has them")]
     pub(super) fn range_map(
         &mut self,
         range: Handle,

@@ -4,6 +4,11 @@
 //! kernel's own, of the same names. Each checks everything first and then changes everything, and
 //! nothing that a program passes makes one panic.
 
+#![allow(
+    clippy::too_many_arguments,
+    reason = "a call has up to ten, as the table says"
+)]
+
 mod caps;
 mod devices;
 mod events;

@@ -159,7 +159,6 @@ impl<M: Machine> Kernel<M> {
         self.give_part(found.node, pool, Kind::Window, window, access.bits())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the call has them")]
     pub(super) fn window_map(
         &mut self,
         window: Handle,

@@ -29,7 +29,6 @@ impl<M: Machine> Kernel<M> {
         Err(Stop::Done)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the call has them")]
     pub(super) fn thread_create(
         &mut self,
         pool: Handle,
@@ -110,7 +109,6 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the call has them")]
     pub(super) fn thread_fork(
         &mut self,
         pool: Handle,
