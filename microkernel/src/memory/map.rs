@@ -196,7 +196,9 @@ impl<M: Machine> Memory<M> {
             if self.record(child).lines != 0 {
                 break;
             }
-            step.stale = Stale::Everything;
+            // CPUs may remember the way to it; flushing any page makes them
+            // forget that.
+            step.stale.add(range.start);
             self.clear_entry(upper, index);
             self.drop_table(child);
             child = upper;
@@ -448,7 +450,7 @@ impl<M: Machine> Memory<M> {
                 let child = entry.frame();
                 let reached = self.unmap_in(space, child, level - 1, at..next, step);
                 if self.record(child).lines == 0 {
-                    step.stale = Stale::Everything;
+                    step.stale.add(at);
                     self.clear_entry(in_table, index);
                     self.drop_table(child);
                 }
