@@ -529,7 +529,8 @@ pub struct SendCap {
     pub handle: Handle,
     /// The receiver gets at most these rights.
     pub access: u32,
-    /// Bits 0..8 the [`SlotFlags`] of the new slot; bit 8: the sender's slot is closed (a move).
+    /// Bits 0..8 the [`SlotFlags`] of the new slot, without PROTECT, which is the receiver's to set;
+    /// bit 8: the sender's slot is closed (a move).
     pub options: u32,
 }
 

@@ -158,7 +158,8 @@ impl<M: Machine> Kernel<M> {
                 continue;
             }
             let flags = SlotFlags::from_bits(options as u8).ok_or(Error::InvalidArgument)?;
-            if options & !(SendCap::MOVE | 0xff) != 0 {
+            // A receiver could not close what came protected and is not wanted.
+            if options & !(SendCap::MOVE | 0xff) != 0 || flags.contains(SlotFlags::PROTECT) {
                 return Err(Error::InvalidArgument.into());
             }
             let found = self.find_in(from, handle)?;

@@ -268,7 +268,8 @@ impl Arguments {
             cap.handle = Handle(self.word(random));
             cap.access = random.word() as u32;
             // Not moved: the process would soon have nothing left.
-            cap.options = random.below(256) as u32;
+            let options = if random.once_in(8) { 256 } else { 4 };
+            cap.options = random.below(options) as u32;
         }
         let mut extended = Extended {
             deadline: soon,

@@ -4,7 +4,8 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use libipc::abi::{
-    Access, IpcCall, IpcFlags, Kind, MESSAGE_BYTES, MessageKind, OpWord, SendCap, TableSelector,
+    Access, IpcCall, IpcFlags, Kind, MESSAGE_BYTES, MessageKind, OpWord, SendCap, SlotFlags,
+    TableSelector,
 };
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
@@ -18,6 +19,7 @@ tests::suite! {
     none_to_four_capabilities_travel_with_a_message,
     a_capability_arrives_with_at_most_the_rights_it_was_sent_with,
     a_moved_capability_leaves_the_sender_when_it_arrives,
+    a_capability_cannot_be_sent_protected,
     capabilities_go_to_the_lowest_free_slot_from_the_named_one_on,
     the_receiver_learns_badge_access_and_label,
     threads_of_the_process_server_have_labels_of_their_own,
@@ -203,9 +205,11 @@ fn deliver(cap: SendCap, slots_wanted: Handle) -> Result<Handle, Error> {
         Ok(())
     };
     let server = Worker::start(&serve)?;
-    let called = Mail::new().within(PATIENCE)?.call(pair.sender, &[], &[cap]);
+    // A refused call leaves the server waiting; it ends with this function.
+    Mail::new()
+        .within(PATIENCE)?
+        .call(pair.sender, &[], &[cap])?;
     let _ = server.join();
-    called?;
     Ok(Handle(got.load(SeqCst)))
 }
 
@@ -251,6 +255,26 @@ fn a_moved_capability_leaves_the_sender_when_it_arrives() -> Outcome {
     check_eq!(failed, Err(Error::TimedOut));
     syscall::signal(arrived, 1)?;
     syscall::cap_close(arrived)?;
+    Ok(())
+}
+
+fn a_capability_cannot_be_sent_protected() -> Outcome {
+    let notification = syscall::notification_create(slots::POOL, 0)?;
+    let cap = SendCap {
+        options: SlotFlags::PROTECT.bits().into(),
+        ..SendCap::copy(notification)
+    };
+    check_eq!(deliver(cap, Handle::NONE), Err(Error::InvalidArgument));
+    let marked = SendCap {
+        options: (SlotFlags::INHERIT | SlotFlags::CLOSE_ON_EXEC)
+            .bits()
+            .into(),
+        ..cap
+    };
+    let arrived = deliver(marked, Handle::NONE)?;
+    check_eq!((syscall::cap_info(arrived)?.0 >> 8) as u8, 0b11);
+    syscall::cap_close(arrived)?;
+    syscall::cap_close(notification)?;
     Ok(())
 }
 
