@@ -157,7 +157,8 @@ impl Maker<'_> {
             files.r#for("a files table")?,
             fs.r#for("an fs table")?,
         );
-        let own_space = Access::MAP | Access::READ_MEMORY | Access::MAKE_WINDOW;
+        let own_space =
+            Access::MAP | Access::READ_MEMORY | Access::WRITE_MEMORY | Access::MAKE_WINDOW;
         let own_pool = if name == "memory" {
             WHOLE
         } else {

@@ -1,12 +1,14 @@
 //! A global allocator over anonymous memory of the program's own space, with the feature `heap`.
 //!
-//! The heap is one range that grows at its end on demand: pages are mapped demand-zero, so a page that
-//! nobody touches costs nothing. It is ordinary memory and a fork copies it with the rest.
+//! The heap is one range that grows at its end on demand. In a program its pages are demand-zero, so a
+//! page that nobody touches costs nothing, and a fork copies it with the rest. In a server they are paid
+//! for at once: a pool at its limit is then a failed allocation, which the server answers with an error,
+//! and not a fault in the middle of its work.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use libipc::abi::{PAGE_BYTES, Protection};
+use libipc::abi::{Error, PAGE_BYTES, Protection};
 use talc::DefaultBinning;
 use talc::base::Talc;
 use talc::base::binning::Binning;
@@ -14,6 +16,7 @@ use talc::source::Source;
 use talc::sync::TalcLock;
 
 use crate::memory::{HEAP, own_space};
+use crate::start::{self, Role};
 use crate::sync::RawLock;
 use crate::syscall;
 
@@ -49,6 +52,10 @@ unsafe impl Source for Pages {
         let protection = Protection::READ | Protection::WRITE;
         syscall::space_map(own_space(), base, bytes / PAGE_BYTES, protection).map_err(drop)?;
         let end = base + bytes;
+        if start::role() != Role::Program && commit(base, end).is_err() {
+            let _ = syscall::space_unmap(own_space(), base, bytes / PAGE_BYTES);
+            return Err(());
+        }
         talc.source.end = end;
         talc.source.heap_end = match talc.source.heap_end {
             // SAFETY: the pages between the old end and the new one were mapped just now.
@@ -58,6 +65,14 @@ unsafe impl Source for Pages {
         };
         talc.source.heap_end.map(drop).ok_or(())
     }
+}
+
+/// Has the pool pay for the pages of a range.
+fn commit(base: u64, end: u64) -> Result<(), Error> {
+    static ZERO: u8 = 0;
+    (base..end)
+        .step_by(PAGE_BYTES as usize)
+        .try_for_each(|page| syscall::space_write(own_space(), page, &raw const ZERO as u64, 1, 0))
 }
 
 #[cfg_attr(target_os = "none", global_allocator)]

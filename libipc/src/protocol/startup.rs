@@ -21,7 +21,7 @@ const fn slot(index: u32) -> Handle {
 
 /// Every server: the receive side of its own endpoint.
 pub const RECEIVER: Handle = slot(0);
-/// Every server: its own space, rights MAP, READ_MEMORY and MAKE_WINDOW.
+/// Every server: its own space, rights MAP, READ_MEMORY, WRITE_MEMORY and MAKE_WINDOW.
 pub const SPACE: Handle = slot(1);
 /// Every server: the pool that pays for its own memory and objects, right CHARGE and STATUS. The
 /// memory server's is the root pool, with all rights.
