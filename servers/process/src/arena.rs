@@ -108,6 +108,29 @@ impl<T> Default for Arena<T> {
 }
 
 impl<T> Arena<T> {
+    /// Makes room for the first `count` records, so that the arena uses no more memory until there
+    /// are more. For want of memory it makes less.
+    pub fn prepare(&mut self, count: usize) {
+        let more = count.saturating_sub(self.slots.len());
+        if self.slots.try_reserve(more).is_err() {
+            return;
+        }
+        let first = self.slots.len() as u32;
+        for index in first..first + more as u32 {
+            let next = match index + 1 - first == more as u32 {
+                true => self.free,
+                false => index + 1,
+            };
+            self.slots.push(Slot {
+                generation: 0,
+                content: Content::Free(next),
+            });
+        }
+        if more > 0 {
+            self.free = first;
+        }
+    }
+
     /// Stores `value`; nothing changes if there is no room.
     pub fn insert(&mut self, value: T) -> Result<Id<T>, Full> {
         if self.free == NO_SLOT {
@@ -238,6 +261,16 @@ mod tests {
         assert_eq!(arena.get(second), Some(&'b'));
         assert_eq!(Id::from_bits(second.bits()), Some(second));
         assert_eq!(arena.len(), 1);
+    }
+
+    #[test]
+    fn a_prepared_arena_fills_from_the_front_and_then_grows() {
+        let mut arena = Arena::default();
+        arena.prepare(3);
+        assert!(arena.is_empty());
+        let indices: std::vec::Vec<usize> =
+            (0..5).map(|n| arena.insert(n).unwrap().index()).collect();
+        assert_eq!(indices, [0, 1, 2, 3, 4]);
     }
 
     #[test]

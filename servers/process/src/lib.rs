@@ -49,6 +49,10 @@ use pid::PidSpace;
 /// Label of threads that the server has not made: none of its ids.
 pub const NO_LABEL: u64 = 0;
 
+/// For so many processes the server has its memory from the start: what it uses then does not depend
+/// on how many of them there ever were at once.
+const PREPARED: usize = 64;
+
 /// Every process there is.
 pub struct ProcessServer {
     processes: Arena<Process>,
@@ -80,7 +84,7 @@ impl Default for ProcessServer {
 impl ProcessServer {
     /// A server without processes, whose numbers stay below `pid_max`.
     pub fn new(pid_max: u32) -> ProcessServer {
-        ProcessServer {
+        let mut server = ProcessServer {
             processes: Arena::default(),
             threads: Arena::default(),
             memories: Arena::default(),
@@ -94,7 +98,13 @@ impl ProcessServer {
             subreapers: 0,
             ends: VecDeque::new(),
             ending: false,
-        }
+        };
+        server.processes.prepare(PREPARED);
+        server.threads.prepare(PREPARED);
+        server.memories.prepare(PREPARED);
+        server.tables.prepare(2 * PREPARED);
+        server.dispositions.prepare(PREPARED);
+        server
     }
 
     /// Makes the caller's process PID 1, with the service root as PID 2 (LX-INIT-02). The handles
