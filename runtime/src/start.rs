@@ -49,7 +49,7 @@ impl ExitStatus for core::convert::Infallible {
     }
 }
 
-/// Names a program's first function: `fn() -> T` with `T:` [`ExitStatus`](crate::start::ExitStatus).
+/// Names a program's first function: `fn() -> T` with `T:` [`ExitStatus`].
 ///
 /// ```ignore
 /// #![cfg_attr(target_os = "none", no_std, no_main)]
