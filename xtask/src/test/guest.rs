@@ -22,6 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// How long it may say nothing: then it hangs.
 const QUIET: Duration = Duration::from_secs(180);
 
+/// Subjects that compare how much work something is. They run where the clock counts instructions:
+/// elsewhere it tells how busy the host is.
+const COUNTED: &[&str] = &["growth"];
+
 /// How many lines of the log tell where a program hangs.
 const LOG_LINES: usize = 30;
 
@@ -29,7 +33,10 @@ const LOG_LINES: usize = 30;
 /// of its tests by a part of their name.
 pub fn run(guest: &Guest, name: &str, filter: Option<&str>, report: &Report) -> Result<()> {
     let subject = name.trim_start_matches("tests/");
-    let machine = MachineOptions::default();
+    let machine = MachineOptions {
+        icount: COUNTED.contains(&subject),
+        ..MachineOptions::default()
+    };
     let arguments: Vec<&str> = filter.into_iter().collect();
     let boot = Boot::Kernel {
         kernel: guest.kernel.clone(),
