@@ -70,8 +70,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     } else {
         println!("guest instructions for each operation");
     }
-    print!("{}", Table::costs(&figures, &rows).plain());
-    if !options.wall {
+    let costs = Table::costs(&figures, &rows);
+    if options.wall {
+        print!("{}", costs.without_budgets().plain());
+    } else {
+        print!("{}", costs.plain());
         println!("\nfor each operation, Mitosis / Linux");
         print!("{}", Table::hidden(&rows).plain());
     }

@@ -69,6 +69,15 @@ impl Table {
         Table { head, rows }
     }
 
+    /// Leaves out the budgets, which are instructions, where the figures are times.
+    pub fn without_budgets(mut self) -> Table {
+        self.head.pop();
+        for row in &mut self.rows {
+            row.pop();
+        }
+        self
+    }
+
     /// Adds a column with what one operation of each case is.
     pub fn explained(mut self) -> Table {
         self.head.insert(1, "one operation is");
