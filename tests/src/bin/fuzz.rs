@@ -2,8 +2,8 @@
 //! is lost.
 //!
 //! A fuzzing process does the calls; this program supervises it and starts another when it has died
-//! or stands still. Each test first does a round that warms caches and tables up, then a long one,
-//! and compares what the pools use before and after to the frame. Arguments: `seed=N` repeats a run,
+//! or stands still. Each test does a round that warms everything up, then the same again, and
+//! compares what the pools use before and after the second to the frame. Arguments: `seed=N` repeats a run,
 //! `calls=N` sets the number of completed calls (100,000).
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -79,16 +79,16 @@ fn supervise(calls: u64, random: &mut Random, fuzz: &impl Fn(&mut Random, &dyn F
     Ok(())
 }
 
-/// A warm-up round and a long one, with what the pools use compared. The servers answer afterwards.
+/// Two rounds of the same requests, with what the pools use compared: the first touches every stack
+/// page and grows every table that the second needs. The servers answer afterwards.
 fn rounds(fuzz: impl Fn(&mut Random, &dyn Fn())) -> Outcome {
     let seed = parameter("seed").map_or_else(syscall::clock, Ok)?;
     let calls = parameter("calls").unwrap_or(CALLS);
     println!("seed={seed} calls={calls}");
-    let mut random = Random::new(seed);
-    supervise(calls / 10, &mut random, &fuzz)?;
+    supervise(calls, &mut Random::new(seed), &fuzz)?;
     clean_up()?;
     let before = settled()?;
-    supervise(calls, &mut random, &fuzz)?;
+    supervise(calls, &mut Random::new(seed), &fuzz)?;
     let deadline = after(PATIENCE)?;
     loop {
         clean_up()?;
