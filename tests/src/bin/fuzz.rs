@@ -88,6 +88,7 @@ fn rounds(fuzz: impl Fn(&mut Random, &dyn Fn())) -> Outcome {
     supervise(calls, &mut Random::new(seed), &fuzz)?;
     clean_up()?;
     let before = settled()?;
+    println!("warmed up");
     supervise(calls, &mut Random::new(seed), &fuzz)?;
     let deadline = after(PATIENCE)?;
     loop {
