@@ -27,7 +27,7 @@ pub fn print(servers: &Servers) {
                 .grants
                 .iter()
                 .find(|(granted, _)| u64::from(*granted) == slot)
-                .map_or("", |(_, what)| what);
+                .map_or("made by itself", |(_, what)| what);
             log::print(format_args!(
                 "  |    {slot:2} {what}: {}\n",
                 Held::from_info(info)
