@@ -95,6 +95,14 @@ pub fn exec(options: &Options) -> Result<ExitCode> {
         None => match find_program(&system, &options.program) {
             Some(name) => (run::write_archive(&system)?, name),
             None => {
+                // A file of that name here that could not run either says what it is.
+                let here = Path::new(&options.program);
+                if here.exists()
+                    && let Err(error) = identify::read_native_program(here)
+                {
+                    eprintln!("xtask: {error:#}");
+                    return Ok(ExitCode::from(NOT_A_PROGRAM));
+                }
                 eprintln!(
                     "xtask: no program is called {:?}; there are: {}",
                     options.program,

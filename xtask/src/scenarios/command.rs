@@ -10,6 +10,7 @@ use crate::bare;
 use crate::channel::Folder;
 use crate::test::Guest;
 use crate::test::report::Verdict;
+use crate::workspace;
 
 scenarios! { "command":
     exec_runs_a_native_file_by_its_path,
@@ -27,6 +28,7 @@ fn exec(words: &[&str], input: &[u8]) -> Result<Output> {
     Command::new(std::env::current_exe()?)
         .arg("exec")
         .args(words)
+        .current_dir(workspace::root())
         .stdin(Stdio::from(std::fs::File::open(file)?))
         .output()
         .context("cannot start xtask itself")
@@ -71,6 +73,8 @@ fn exec_says_what_a_file_is_that_it_cannot_run(_: &Guest) -> Result<Verdict> {
         (script, "script"),
         (own, "dynamically linked"),
         (folder.path.clone(), "folder"),
+        // A bare name, which is looked for among the programs first.
+        ("README.md".into(), "text file"),
     ] {
         let output = exec(&[&path.to_string_lossy()], b"")?;
         expect_status(&output, 126)?;
