@@ -98,8 +98,10 @@ macro_rules! syscalls {
         /// The first mapped range at or above `address`: its start and its length in pages
         /// (0: there is none).
         34 => space_next(space: Handle, address: u64) -> (u64, u64);
-        /// The number of pages that a window has.
-        35 => window_status(window: Handle) -> u64;
+        /// The number of pages that a window has, and its id. The id is the same for every capability
+        /// that was copied or derived from the window's first, and no other window ever has it; it
+        /// says nothing of what the window shows.
+        35 => window_status(window: Handle) -> (u64, u64);
 
         /// Makes an empty capability table.
         40 => table_create(pool: Handle) -> Handle;

@@ -118,6 +118,7 @@ pub struct Memory<M: Machine> {
     /// The space that each CPU has loaded.
     loaded: [Option<Ref<Space>>; MAX_CPUS],
     next_space_id: u64,
+    next_window_id: u64,
     /// Spaces that nobody holds and that have not been ended.
     unheld: Option<Ref<Space>>,
     /// The lines of the kernel's root that have entries.
@@ -145,6 +146,7 @@ impl<M: Machine> Memory<M> {
             pending: Pending::NONE,
             loaded: [None; MAX_CPUS],
             next_space_id: 1,
+            next_window_id: 1,
             unheld: None,
             kernel_lines: 0,
             root_pool: Ref::DANGLING,

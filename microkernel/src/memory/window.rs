@@ -34,6 +34,7 @@ const MAX_LINKS: u32 = 4;
 /// The right to map a range of a space.
 #[derive(Debug)]
 pub struct Window {
+    id: u64,
     source: Ref<Space>,
     address: u64,
     pages: u64,
@@ -52,6 +53,13 @@ impl Object for Window {
 }
 
 impl Window {
+    /// A number that no other window had or will have. It tells whether two
+    /// capabilities stand for one window and nothing else: not what the window
+    /// shows, nor whether that is as it was.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The number of pages that it shows.
     pub fn pages(&self) -> u64 {
         self.pages
@@ -143,6 +151,7 @@ impl<M: Machine> Memory<M> {
             return Err(Error::Gone);
         }
         let window = Window {
+            id: self.next_window_id,
             source,
             address,
             pages,
@@ -158,6 +167,7 @@ impl<M: Machine> Memory<M> {
             self.destroy(window);
             return Err(error);
         }
+        self.next_window_id += 1;
         Ok(window)
     }
 

@@ -186,10 +186,10 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
-    pub(super) fn window_status(&mut self, window: Handle) -> Result<u64, Stop> {
+    pub(super) fn window_status(&mut self, window: Handle) -> Result<(u64, u64), Stop> {
         let window = self.object(window, Kind::Window, Access::empty())?;
         let window: &crate::memory::Window = self.memory.get(window);
-        Ok(window.pages())
+        Ok((window.pages(), window.id()))
     }
 
     /// The caller's own space.

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use libipc::abi::{Access, PAGE_BYTES, Protection, USER_END};
+use libipc::abi::{Access, PAGE_BYTES, Protection, SlotFlags, USER_END};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
@@ -31,6 +31,7 @@ tests::suite! {
     a_shared_window_shows_the_same_memory_to_both,
     a_private_window_keeps_writes_to_itself,
     a_window_of_a_part_maps_that_part_and_nothing_beyond,
+    a_window_has_one_id_in_every_capability_for_it,
     a_revoked_window_maps_no_more_and_keeps_what_was_settled,
     parent_and_child_write_the_same_pages_and_keep_their_own,
     memory_shared_by_a_window_stays_shared_across_a_fork,
@@ -320,7 +321,7 @@ fn a_shared_window_shows_the_same_memory_to_both() -> Outcome {
     source.map(AT, 10)?;
     source.store(AT, 1)?;
     let all = window(&source, 0, 10, Access::READ | Access::WRITE)?;
-    check_eq!(syscall::window_status(all)?, 10);
+    check_eq!(syscall::window_status(all)?.0, 10);
     syscall::window_map(all, 0, mapper.handle(), AT, 10, READ_WRITE, SHARED)?;
     check_eq!(mapper.load(AT)?, 1);
     mapper.store(AT, 2)?;
@@ -347,6 +348,31 @@ fn a_private_window_keeps_writes_to_itself() -> Outcome {
     source.store(AT, 11)?;
     check_eq!(mapper.load(AT)?, 99);
     syscall::cap_close(read)?;
+    Ok(())
+}
+
+fn a_window_has_one_id_in_every_capability_for_it() -> Outcome {
+    let source = Space::new()?;
+    let id = |window| syscall::window_status(window).map(|(_, id)| id);
+    let read = Access::READ;
+    let (first, other) = (window(&source, 0, 4, read)?, window(&source, 0, 4, read)?);
+    let derived = syscall::cap_derive(first, slots::POOL, 0, read)?;
+    let flags = SlotFlags::empty();
+    let copied = Handle(syscall::cap_copy(
+        first,
+        Handle::OWN_FILES,
+        100,
+        read,
+        flags,
+    )?);
+    check_eq!((id(derived)?, id(copied)?), (id(first)?, id(first)?));
+    check!(
+        id(other)? != id(first)?,
+        "two windows on the same pages have one id"
+    );
+    for handle in [derived, copied, first, other] {
+        syscall::cap_close(handle)?;
+    }
     Ok(())
 }
 

@@ -478,3 +478,19 @@ fn a_window_on_a_mapped_window_gives_no_more_than_that_has() {
     assert_eq!(raised, Err(Error::AccessDenied));
     case.memory.audit();
 }
+
+#[test]
+fn no_two_windows_ever_have_one_id() {
+    let mut case = Case::with_pages(1);
+    let mut seen = std::vec![];
+    for _ in 0..4 {
+        // The second is made in the place of one that ended.
+        let kept = case.window(BASE, 1, READ);
+        let ended = case.window(BASE, 1, READ);
+        seen.extend([kept, ended].map(|window| case.memory.get(window).id()));
+        case.memory.window_end(ended);
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 8);
+}
