@@ -14,13 +14,15 @@ use crate::abi::{Error, Handle, INLINE_BYTES, MESSAGE_BYTES, MESSAGE_CAPS, SendC
 
 /// A message body: an inline part that travels in registers and up to `TAIL` bytes behind it.
 ///
+/// The tail comes last, so that a short message in a long body touches no further page of the stack.
+///
 /// Invariant: `length <= INLINE_BYTES + TAIL`; the inline part and the first `length` bytes are
 /// initialised.
 #[repr(C, align(8))]
 pub struct Body<const TAIL: usize> {
+    length: usize,
     inline: [u8; INLINE_BYTES],
     tail: [MaybeUninit<u8>; TAIL],
-    length: usize,
 }
 
 /// A body that fits the registers: for the calls whose speed counts.
@@ -30,14 +32,16 @@ pub type LongBody = Body<TAIL_BYTES>;
 
 impl<const TAIL: usize> Body<TAIL> {
     const CAPACITY: usize = INLINE_BYTES + TAIL;
+    /// Where the bytes begin.
+    const START: usize = core::mem::offset_of!(Body<TAIL>, inline);
 
     /// An empty body.
     #[inline(always)]
     pub const fn new() -> Self {
         Body {
+            length: 0,
             inline: [0; INLINE_BYTES],
             tail: [const { MaybeUninit::uninit() }; TAIL],
-            length: 0,
         }
     }
 
@@ -46,7 +50,10 @@ impl<const TAIL: usize> Body<TAIL> {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: inline and tail follow each other without padding (repr(C), both of bytes), and
         // the type's invariant says that the first `length` bytes are initialised.
-        unsafe { core::slice::from_raw_parts((&raw const *self).cast::<u8>(), self.length) }
+        unsafe {
+            let start = (&raw const *self).cast::<u8>().add(Self::START);
+            core::slice::from_raw_parts(start, self.length)
+        }
     }
 
     /// Number of bytes.
@@ -61,7 +68,8 @@ impl<const TAIL: usize> Body<TAIL> {
 
     /// Removes everything.
     pub fn clear(&mut self) {
-        *self = Body::new();
+        self.inline = [0; INLINE_BYTES];
+        self.length = 0;
     }
 
     /// The inline part as the eight registers that carry it; bytes past the end are 0.
@@ -103,7 +111,7 @@ impl<const TAIL: usize> Body<TAIL> {
         // SAFETY: the destination lies within this value (checked above), and `bytes` cannot
         // overlap it because `self` is borrowed exclusively.
         unsafe {
-            let start = (&raw mut *self).cast::<u8>().add(self.length);
+            let start = (&raw mut *self).cast::<u8>().add(Self::START + self.length);
             core::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len());
         }
         self.length = end;
@@ -430,14 +438,15 @@ mod connection {
                 return Err(Error::TooLong);
             }
             let mut flags = self.flags;
-            let plain = OUT == 0
+            // A request that fits the registers travels in them, however long it might have been.
+            let plain = request.len() <= INLINE_BYTES
                 && IN == 0
                 && caps.is_empty()
                 && expects == 0
                 && self.deadline == crate::abi::NEVER;
             let incoming = if plain {
                 let op = OpWord::new(IpcCall::Call, flags, request.len(), 0);
-                // SAFETY: no memory part, and the body fits the registers (OUT is 0).
+                // SAFETY: no memory part, and both bodies fit the registers.
                 unsafe { stub::message(op, self.endpoint, core::ptr::null_mut(), request.words()) }
             } else {
                 let mut extended = Extended {

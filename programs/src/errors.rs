@@ -39,6 +39,7 @@ pub fn file_text(error: FileError) -> &'static str {
         FileError::NotFound => "no such file",
         FileError::Interrupted => "interrupted",
         FileError::Io => "input/output error",
+        FileError::NotAnImage => "not a program",
         FileError::BadAccess => "not opened for that",
         FileError::NoMemory => "out of memory",
         FileError::Denied => "permission denied",

@@ -103,6 +103,16 @@ pub fn open_from(
         .ok_or(FileError::Io)
 }
 
+/// A window on the executable file at `path`, looked up from the directory that a capability stands
+/// for. It may be mapped for reading, executing, and as a private copy.
+pub fn image(directory: Handle, path: &[u8]) -> Result<Handle, FileError> {
+    let mut received = Received::new();
+    files::Client::new(Connection::new(directory))
+        .image(Bytes(path), &mut received)
+        .map_err(file_error)?;
+    received.first().copied().ok_or(FileError::Io)
+}
+
 /// Reads up to `into.len()` bytes (at most [`CHUNK`]); 0 is the end of the file.
 pub fn read(fd: Fd, into: &mut [u8]) -> Result<usize, FileError> {
     let count = into.len().min(CHUNK);

@@ -12,7 +12,7 @@ use libipc::abi::{
     Access, Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, SendCap, TableSelector,
     WaitItem,
 };
-use libipc::protocol::files::{FileError, FileKind, access};
+use libipc::protocol::files::FileError;
 use libipc::protocol::process::{
     self, CloneArguments, CreateProcess, Errno, Identity, ProcessError, ProcessIds, Waited,
     Win32Error, slots,
@@ -58,6 +58,7 @@ fn file_errno(error: FileError) -> Errno {
         FileError::NotFound => Errno::ENOENT,
         FileError::Interrupted => Errno::EINTR,
         FileError::Io => Errno::EIO,
+        FileError::NotAnImage => Errno::ENOEXEC,
         FileError::BadAccess => Errno::EBADF,
         FileError::NoMemory => Errno::ENOMEM,
         FileError::Denied | FileError::ReadOnly => Errno::EACCES,
@@ -238,7 +239,7 @@ impl VforkChild<'_> {
         };
         *self.message = Some(order.message);
         let result = client().exec(order.start_bytes, order.image, order.start);
-        close_windows(order.image, order.start);
+        close_undelivered(&result, order.image, order.start);
         *self.message = None;
         exec_errno(result)
     }
@@ -459,7 +460,7 @@ impl Order {
         arguments: impl Iterator<Item = &'s [u8]> + Clone,
         environment: impl Iterator<Item = &'s [u8]> + Clone,
     ) -> Result<Order, Errno> {
-        let image = open_image(directory, path)?;
+        let image = file::image(directory, path).map_err(file_errno)?;
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         write_message(name, arguments, environment)
             .map(|(message, start, start_bytes)| Order {
@@ -473,31 +474,12 @@ impl Order {
             })
     }
 
-    /// Closes what the server did not take over, and frees the start message.
-    fn finish(self) {
-        close_windows(self.image, self.start);
+    /// Ends an order that the server was given with this result: frees the start message, and closes
+    /// the windows if they did not go along.
+    fn finish<T>(self, result: &Result<T, CallError<ProcessError>>) {
+        close_undelivered(result, self.image, self.start);
         drop(self.message);
     }
-}
-
-/// A window on the executable file at `path`.
-fn open_image(directory: Handle, path: &[u8]) -> Result<Handle, Errno> {
-    let wanted = access::EXECUTE | access::READ;
-    let (opened, info) =
-        file::open_from(directory, path, wanted, Handle::NONE).map_err(file_errno)?;
-    let result = if info.kind != FileKind::Regular || !info.executable {
-        Err(Errno::EACCES)
-    } else if info.size == 0 {
-        Err(Errno::ENOEXEC)
-    } else {
-        let mut received = Received::new();
-        libipc::protocol::files::Client::new(Connection::new(opened))
-            .window(&mut received)
-            .map_err(|error| file_errno(file::file_error(error)))
-            .and_then(|_| received.first().copied().ok_or(Errno::EIO))
-    };
-    let _ = syscall::cap_close(opened);
-    result
 }
 
 fn write_message<'s>(
@@ -531,7 +513,7 @@ pub fn exec<'s>(
         Err(error) => return error,
     };
     let result = client().exec(order.start_bytes, order.image, order.start);
-    order.finish();
+    order.finish(&result);
     exec_errno(result)
 }
 
@@ -543,11 +525,18 @@ fn exec_errno(result: Result<(), CallError<ProcessError>>) -> Errno {
     }
 }
 
-/// Closes the windows of an order. One that went along is gone from its slot; closing it again does
-/// nothing.
-fn close_windows(image: SendCap, start: SendCap) {
-    let _ = syscall::cap_close(image.handle);
-    let _ = syscall::cap_close(start.handle);
+/// Closes the windows of an order whose request was not delivered. With one that was, they are the
+/// server's, whatever it answered; where the kernel cannot say (the answer got lost), closing them
+/// again does nothing.
+fn close_undelivered<T>(
+    result: &Result<T, CallError<ProcessError>>,
+    image: SendCap,
+    start: SendCap,
+) {
+    if let Err(CallError::Kernel(_)) = result {
+        let _ = syscall::cap_close(image.handle);
+        let _ = syscall::cap_close(start.handle);
+    }
 }
 
 /// Starts the image of `order` as a child of the caller, with copies of the caller's files that are not
@@ -559,7 +548,7 @@ pub fn spawn(order: Order) -> Result<u32, Errno> {
 /// As [`spawn`], with another capability for the process server than a program's own.
 pub fn spawn_by(mut client: process::Client<Connection>, order: Order) -> Result<u32, Errno> {
     let result = client.spawn(order.start_bytes, order.image, order.start);
-    order.finish();
+    order.finish(&result);
     result.map_err(errno)
 }
 
@@ -588,7 +577,7 @@ pub fn create_process(
         ..Connection::new(slots::PROCESS_SERVER)
     });
     let result = client.create_process(options, order.image, order.start, directory, &mut received);
-    order.finish();
+    order.finish(&result);
     match (result, received.as_slice()) {
         (Ok(ids), [process, thread]) => Ok((ids, ObjectHandle(*process), ObjectHandle(*thread))),
         (Ok(_), _) => Err(ProcessError::Win32(Win32Error::NoSystemResources)),

@@ -26,7 +26,7 @@ crate::protocol! {
     console refuses ConsoleError;
 
     /// The three standard streams of the first program.
-    1 => standard_streams() -> () [long] gives(input, output, error);
+    1 => standard_streams() -> () [short] gives(input, output, error);
     /// The first program has ended with this exit status; everything written before is flushed to
     /// the other end before the answer.
     2 => report_exit(status: u8) -> () [short];

@@ -18,6 +18,8 @@ pub enum FileError {
     Interrupted = 4,
     /// The device failed (EIO).
     Io = 5,
+    /// The file cannot be the image of a program (ENOEXEC).
+    NotAnImage = 8,
     /// The capability does not permit this (EBADF).
     BadAccess = 9,
     /// Out of memory or slots (ENOMEM).
@@ -98,7 +100,7 @@ crate::protocol! {
 
     /// Opens the file at `path`, relative to the directory that the capability stands for; a path
     /// that begins with `/` begins there too. `access` holds the bits of [`access`] that are wanted.
-    1 => open(path: Bytes<'m>, access: u32) -> FileInfo [long] gives(file);
+    1 => open(path: Bytes<'m>, access: u32) -> FileInfo [long, short] gives(file);
     /// Reads at most `count` bytes (and at most a page) at the file's offset and moves it. An empty
     /// answer is the end of the file. A stream waits until there is something.
     2 => read(count: u64) -> Blob [long];
@@ -106,7 +108,7 @@ crate::protocol! {
     3 => read_at(offset: u64, count: u64) -> Blob [long];
     /// Writes at the file's offset and moves it. Returns how many bytes were taken, at least one
     /// of a non-empty request.
-    4 => write(bytes: Bytes<'m>) -> u64 [long];
+    4 => write(bytes: Bytes<'m>) -> u64 [long, short];
     /// Moves the offset; returns it, counted from the start.
     5 => seek(offset: i64, from: From) -> u64 [short];
     /// What is known of the file.
@@ -115,7 +117,12 @@ crate::protocol! {
     7 => entry(index: u64) -> Option<DirectoryEntry> [long];
     /// A window on the file's pages, to be mapped shared for reading or executing, or as a private
     /// copy. The answer is the file's size in bytes.
-    8 => window() -> u64 [long] gives(window);
+    8 => window() -> u64 [short] gives(window);
     /// Sets a terminal's mode: raw input comes byte by byte and without echo.
     9 => set_raw(raw: bool) -> () [short];
+    /// A window on the pages of the executable file at `path`, to be mapped for reading, executing, or
+    /// as a private copy: what opening the file for reading and executing and asking for its `window`
+    /// would bring. As long as a file stays as it is, everybody gets the same window on it. The answer
+    /// is the file's size in bytes.
+    10 => image(path: Bytes<'m>) -> u64 [long, short] gives(window);
 }

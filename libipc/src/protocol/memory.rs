@@ -54,7 +54,7 @@ crate::protocol! {
     /// Makes a pool of at most `limit` page frames under the caller's quota, with the rights CHARGE
     /// and STATUS. The answer is the new quota's number. The name, cut to 15 bytes, shows up in
     /// listings.
-    1 => make_pool(name: [u8; 16], limit: u64) -> u64 [long] gives(pool);
+    1 => make_pool(name: [u8; 16], limit: u64) -> u64 [short] gives(pool);
     /// The caller's own quota.
     2 => quota() -> Quota [short];
     /// The first quota with a number not below `number`; `None` past the last.

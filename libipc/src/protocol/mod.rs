@@ -5,11 +5,13 @@
 //!
 //! ```text
 //! /// What it does.
-//! NUMBER => method(argument: Type, ...) -> Result [short | long] takes(caps...) gives(caps...);
+//! NUMBER => method(argument: Type, ...) -> Result [size] takes(caps...) gives(caps...);
 //! ```
 //!
-//! `short` methods fit the registers both ways; `long` ones may use a whole message. `takes` and
-//! `gives` name the capabilities that travel with request and answer, in this order.
+//! The size says what request and answer may need: `short` both fit the registers, `long` both may use
+//! a whole message, `long, short` only the request may. What a request does need is seen when it is
+//! made: one that fits the registers travels in them. `takes` and `gives` name the capabilities that
+//! travel with request and answer, in this order.
 
 pub mod console;
 pub mod files;
@@ -62,6 +64,9 @@ macro_rules! tail_bytes {
     (long) => {
         $crate::abi::TAIL_BYTES
     };
+    ($request:ident, $answer:ident) => {
+        $crate::tail_bytes!($answer)
+    };
 }
 
 /// Declares a protocol, see [the module](mod@crate::protocol).
@@ -73,7 +78,7 @@ macro_rules! protocol {
         $(
             $(#[doc = $doc:literal])*
             $number:literal => $name:ident($($arg:ident : $ty:ty),* $(,)?) -> $ret:ty
-                [$size:ident] $(takes($($taken:ident),+))? $(gives($($given:ident),+))?;
+                [$size:ident $(, $answer:ident)?] $(takes($($taken:ident),+))? $(gives($($given:ident),+))?;
         )*
     ) => {
         /// The protocol's description.
@@ -121,7 +126,7 @@ macro_rules! protocol {
                 ) -> Result<$ret, $crate::wire::CallError<$error>> {
                     const EXPECTS: usize = <[&str]>::len(&[$($(stringify!($given)),+)?]);
                     $crate::protocol!(@received received none $($($given)+)?);
-                    $crate::wire::request::<$ret, $error, _, { $crate::tail_bytes!($size) }, { $crate::tail_bytes!($size) }>(
+                    $crate::wire::request::<$ret, $error, _, { $crate::tail_bytes!($size) }, { $crate::tail_bytes!($size $(, $answer)?) }>(
                         &mut self.transport,
                         $number,
                         &($($arg,)*),

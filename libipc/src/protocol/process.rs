@@ -276,9 +276,9 @@ crate::protocol! {
     /// given gets an empty answer there.
     3 => clone(arguments: CloneArguments) -> u32 [short];
     /// clone3 with its record as bytes (LX-CLONE3); `size` is what the caller said.
-    4 => clone3(record: Bytes<'m>, size: u64) -> u32 [long];
+    4 => clone3(record: Bytes<'m>, size: u64) -> u32 [long, short];
     /// Replaces the caller's image. Answers only if it failed.
-    5 => exec(start_bytes: u64) -> () [long] takes(image, start);
+    5 => exec(start_bytes: u64) -> () [short] takes(image, start);
     /// Ends the calling thread (LX-THREAD-04).
     6 => exit(code: i32) -> () [short];
     /// Ends the calling process.
@@ -307,7 +307,7 @@ crate::protocol! {
 
     /// Makes a process from an image (W32-CP-01). `directory` becomes its working directory if the
     /// order says so; otherwise any capability stands in its place.
-    20 => create_process(order: CreateProcess) -> ProcessIds [long] takes(image, start, directory) gives(process, thread);
+    20 => create_process(order: CreateProcess) -> ProcessIds [short] takes(image, start, directory) gives(process, thread);
     /// Ends the calling process with a 32-bit exit code.
     21 => exit_process(code: u32) -> () [short];
     /// Ends the process that the used handle names; needs PROCESS_TERMINATE.
@@ -320,7 +320,7 @@ crate::protocol! {
     25 => resume_thread() -> u32 [short];
     /// A notification of the process or thread that the used handle names: its bit 0 is set and
     /// stays when the object has ended. Needs SYNCHRONIZE.
-    26 => wait_object() -> () [long] gives(notification);
+    26 => wait_object() -> () [short] gives(notification);
 
     /// Makes a service thread: its own process, child of PID 2, in the caller's memory, all signals
     /// ignored, stopped until woken (LX-KTHREAD-05). Returns its PID.
@@ -335,7 +335,7 @@ crate::protocol! {
     44 => service_exit(result: i32) -> () [short];
 
     /// The loader asks what to load.
-    60 => load_order() -> LoadOrder [long] gives(image, start);
+    60 => load_order() -> LoadOrder [short] gives(image, start);
     /// The loader is done: the process begins at `entry`. Answers only if it cannot. `name` is that
     /// of the start message, cut to 15 bytes and filled with NULs.
     61 => loaded(entry: u64, stack_pointer: u64, name: [u8; 16]) -> () [short];
@@ -347,8 +347,8 @@ crate::protocol! {
     /// The first used slot of a process's tables not below (`table`, `index`).
     81 => capability_at(pid: u32, table: u8, index: u32) -> Option<CapabilityLine> [short];
     /// Registers the caller as PID 1. Its thread is labelled from then on.
-    82 => adopt_init() -> Identity [long] takes(thread, space, files, fs);
+    82 => adopt_init() -> Identity [short] takes(thread, space, files, fs);
     /// Makes a child of the caller from an image, as fork and exec would (posix_spawn): with copies
     /// of the caller's files that are not close-on-exec. Answers with its PID once it is loaded.
-    83 => spawn(start_bytes: u64) -> u32 [long] takes(image, start);
+    83 => spawn(start_bytes: u64) -> u32 [short] takes(image, start);
 }

@@ -345,6 +345,16 @@ impl<W: World> files::Server<W> for Console {
         Err(FileError::NotADirectory)
     }
 
+    fn image<'m>(
+        &mut self,
+        _: &mut W,
+        caller: &mut Caller,
+        _: Bytes<'m>,
+    ) -> Result<Answer<u64>, FileError> {
+        self.stream(caller, 0)?;
+        Err(FileError::NotADirectory)
+    }
+
     fn window<'m>(&mut self, _: &mut W, caller: &mut Caller) -> Result<Answer<u64>, FileError> {
         self.stream(caller, 0)?;
         Err(FileError::Invalid)

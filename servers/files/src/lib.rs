@@ -7,6 +7,9 @@
 //!
 //! Invariant: an open file is in the table exactly as long as somebody holds a sender with its badge, or
 //! an answer that carries one is on its way. Badge 0 is the root directory and is always there.
+//!
+//! The archive never changes, so one window on a file serves everybody: it is made when it is first
+//! asked for and kept, and who asks gets a copy with the rights that it may have.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -19,8 +22,9 @@ pub mod archive;
 mod tests;
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 
-use libipc::abi::{Error, Handle, PAGE_BYTES, SendCap, TAIL_BYTES};
+use libipc::abi::{Access, Error, Handle, PAGE_BYTES, SendCap, TAIL_BYTES};
 use libipc::protocol::files::{
     DirectoryEntry, FileError, FileInfo, FileKind, From, Server, access,
 };
@@ -35,8 +39,8 @@ const ALL_ACCESS: u32 = access::READ | access::WRITE | access::EXECUTE;
 pub trait Kernel {
     /// A sender with this badge and access mask, to be handed over.
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;
-    /// A window on `pages` pages of the archive, `first` its first page, to be handed over.
-    fn window(&mut self, first: u64, pages: u64, execute: bool) -> Result<Handle, Error>;
+    /// A window on `pages` pages of the archive, `first` its first page, for reading and executing.
+    fn window(&mut self, first: u64, pages: u64) -> Result<Handle, Error>;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +49,13 @@ struct Open {
     offset: u64,
 }
 
-/// The state: the tree and the open files by badge.
+/// The state: the tree, the open files by badge, and the windows that were asked for.
 #[derive(Debug)]
 pub struct Files<'a> {
     tree: Tree<'a>,
     open: BTreeMap<u64, Open>,
     next: u64,
+    windows: BTreeMap<NodeId, Handle>,
 }
 
 impl<'a> Files<'a> {
@@ -64,6 +69,7 @@ impl<'a> Files<'a> {
             tree: Tree::read(archive),
             open: BTreeMap::from([(0, root)]),
             next: 1,
+            windows: BTreeMap::new(),
         }
     }
 
@@ -85,6 +91,51 @@ impl<'a> Files<'a> {
             return Err(FileError::BadAccess);
         }
         self.open.get_mut(&caller.badge).ok_or(FileError::BadAccess)
+    }
+
+    /// Whether who may do `held` in the directory may open what it finds there with `wanted`.
+    fn permits(info: &FileInfo, held: u32, wanted: u32) -> Result<(), FileError> {
+        if wanted & !ALL_ACCESS != 0 {
+            return Err(FileError::Invalid);
+        }
+        if wanted & access::WRITE != 0 {
+            return Err(if info.kind == FileKind::Directory {
+                FileError::IsADirectory
+            } else {
+                FileError::ReadOnly
+            });
+        }
+        let executable = info.executable || info.kind == FileKind::Directory;
+        if wanted & access::EXECUTE != 0 && !executable || wanted & !held != 0 {
+            return Err(FileError::Denied);
+        }
+        Ok(())
+    }
+
+    /// Gives the caller the window on a file, for reading and what `rights` add; the file's size.
+    fn give_window(
+        &mut self,
+        kernel: &mut impl Kernel,
+        caller: &mut Caller,
+        node: NodeId,
+        rights: Access,
+    ) -> Result<u64, FileError> {
+        let bytes = self.tree.data(node)?.len() as u64;
+        let offset = self.tree.data_offset(node)?;
+        // An empty file has no pages; and an archive of another make may not have put the data on one.
+        if bytes == 0 || !offset.is_multiple_of(PAGE_BYTES) {
+            return Err(FileError::Invalid);
+        }
+        let window = match self.windows.entry(node) {
+            Entry::Occupied(window) => *window.get(),
+            Entry::Vacant(place) => {
+                let pages = bytes.div_ceil(PAGE_BYTES);
+                let window = kernel.window(offset / PAGE_BYTES, pages);
+                *place.insert(window.map_err(out_of_memory)?)
+            }
+        };
+        caller.give(SendCap::narrowed(window, Access::READ | rights));
+        Ok(bytes)
     }
 
     /// Up to `count` bytes of a file at `offset`, at most a page.
@@ -112,20 +163,7 @@ impl<K: Kernel> Server<K> for Files<'_> {
         let directory = self.file(caller, access::EXECUTE)?.node;
         let node = self.tree.look_up(directory, path.0)?;
         let info = self.tree.info(node);
-        if wanted & !ALL_ACCESS != 0 {
-            return Err(FileError::Invalid);
-        }
-        if wanted & access::WRITE != 0 {
-            return Err(if info.kind == FileKind::Directory {
-                FileError::IsADirectory
-            } else {
-                FileError::ReadOnly
-            });
-        }
-        let executable = info.executable || info.kind == FileKind::Directory;
-        if wanted & access::EXECUTE != 0 && !executable || wanted & !caller.access != 0 {
-            return Err(FileError::Denied);
-        }
+        Self::permits(&info, caller.access, wanted)?;
         let badge = self.next;
         let sender = kernel.sender(badge, wanted).map_err(out_of_memory)?;
         self.next += 1;
@@ -221,18 +259,13 @@ impl<K: Kernel> Server<K> for Files<'_> {
         caller: &mut Caller,
     ) -> Result<Answer<u64>, FileError> {
         let node = self.file(caller, access::READ)?.node;
-        let bytes = self.tree.data(node)?.len() as u64;
-        let offset = self.tree.data_offset(node)?;
-        // An empty file has no pages; and an archive of another make may not have put the data on one.
-        if bytes == 0 || !offset.is_multiple_of(PAGE_BYTES) {
-            return Err(FileError::Invalid);
-        }
-        let execute = caller.access & access::EXECUTE != 0;
-        let window = kernel
-            .window(offset / PAGE_BYTES, bytes.div_ceil(PAGE_BYTES), execute)
-            .map_err(out_of_memory)?;
-        caller.give(SendCap::moved(window));
-        Ok(Answer::Now(bytes))
+        let rights = if caller.access & access::EXECUTE != 0 {
+            Access::EXECUTE
+        } else {
+            Access::empty()
+        };
+        self.give_window(kernel, caller, node, rights)
+            .map(Answer::Now)
     }
 
     fn set_raw<'m>(
@@ -243,5 +276,25 @@ impl<K: Kernel> Server<K> for Files<'_> {
     ) -> Result<Answer<()>, FileError> {
         self.file(caller, 0)?;
         Err(FileError::Invalid)
+    }
+
+    fn image<'m>(
+        &mut self,
+        kernel: &mut K,
+        caller: &mut Caller,
+        path: Bytes<'m>,
+    ) -> Result<Answer<u64>, FileError> {
+        let directory = self.file(caller, access::EXECUTE)?.node;
+        let node = self.tree.look_up(directory, path.0)?;
+        let info = self.tree.info(node);
+        Self::permits(&info, caller.access, access::READ | access::EXECUTE)?;
+        if info.kind == FileKind::Directory {
+            return Err(FileError::Denied);
+        }
+        if info.size == 0 {
+            return Err(FileError::NotAnImage);
+        }
+        self.give_window(kernel, caller, node, Access::EXECUTE)
+            .map(Answer::Now)
     }
 }

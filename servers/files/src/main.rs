@@ -22,12 +22,8 @@ impl Kernel for Own {
         syscall::cap_derive(startup::RECEIVER, startup::POOL, badge, access)
     }
 
-    fn window(&mut self, first: u64, pages: u64, execute: bool) -> Result<Handle, Error> {
-        let access = if execute {
-            Access::READ | Access::EXECUTE
-        } else {
-            Access::READ
-        };
+    fn window(&mut self, first: u64, pages: u64) -> Result<Handle, Error> {
+        let access = Access::READ | Access::EXECUTE;
         let address = self.archive + first * PAGE_BYTES;
         syscall::window_create(startup::SPACE, startup::POOL, address, pages, access)
     }

@@ -45,6 +45,7 @@ fn archive() -> Vec<u8> {
     entry(&mut bytes, ".pad", FILE, &std::vec![0; padding]);
     entry(&mut bytes, "bin/sh", PROGRAM, &[0x7f; 5000]);
     entry(&mut bytes, "bin/tools/cat", PROGRAM, b"cat");
+    entry(&mut bytes, "bin/nothing", PROGRAM, b"");
     entry(&mut bytes, "etc/motd", FILE, b"hello, world");
     entry(&mut bytes, "etc/motd/below-a-file", FILE, b"x");
     entry(&mut bytes, "empty-directory", 0o040_755, b"");
@@ -59,7 +60,7 @@ fn archive() -> Vec<u8> {
 #[derive(Default)]
 struct FakeKernel {
     senders: Vec<(u64, u32)>,
-    windows: Vec<(u64, u64, bool)>,
+    windows: Vec<(u64, u64)>,
     fail: bool,
 }
 
@@ -73,18 +74,23 @@ impl Kernel for FakeKernel {
         Ok(Handle(badge << 8 | u64::from(access)))
     }
 
-    fn window(&mut self, first: u64, pages: u64, execute: bool) -> Result<Handle, Error> {
+    fn window(&mut self, first: u64, pages: u64) -> Result<Handle, Error> {
         if self.fail {
             return Err(Error::NoMemory);
         }
-        self.windows.push((first, pages, execute));
-        Ok(Handle(0xffff))
+        self.windows.push((first, pages));
+        Ok(WINDOW)
     }
 }
+
+/// The handle of every window.
+const WINDOW: Handle = Handle(0xffff);
 
 struct World<'a> {
     files: Files<'a>,
     kernel: FakeKernel,
+    /// The rights of the windows that were given.
+    given: Vec<Access>,
 }
 
 struct Link<'w, 'a> {
@@ -103,16 +109,23 @@ impl Transport for Link<'_, '_> {
         expects: usize,
     ) -> Result<(), Error> {
         let mut caller = Caller::new(1, self.badge, self.access);
-        let World { files, kernel } = self.world;
+        let World {
+            files,
+            kernel,
+            given,
+        } = self.world;
         let served = serve(files, kernel, &mut caller, request.bytes(), answer);
         assert_eq!(served, Served::Answered);
         assert!(caller.gives.len() <= expects);
-        assert!(
-            caller
-                .gives
-                .iter()
-                .all(|cap| cap.options & SendCap::MOVE != 0)
-        );
+        for cap in &caller.gives {
+            // A sender is its receiver's alone, a window everybody's.
+            if cap.handle == WINDOW {
+                given.push(Access::from_bits_retain(cap.access));
+                assert_eq!(cap.options, 0);
+            } else {
+                assert_eq!(cap.options, SendCap::MOVE);
+            }
+        }
         received.extend(caller.gives.iter().map(|cap| cap.handle));
         Ok(())
     }
@@ -132,6 +145,7 @@ impl<'a> World<'a> {
         World {
             files: Files::new(archive),
             kernel: FakeKernel::default(),
+            given: Vec::new(),
         }
     }
 
@@ -156,6 +170,17 @@ impl<'a> World<'a> {
 
     fn open(&mut self, path: &str, wanted: u32) -> Outcome<(u64, u32)> {
         self.open_at(ROOT_DIRECTORY, path, wanted)
+    }
+
+    /// Asks for an image from this directory; its size.
+    fn image(&mut self, directory: (u64, u32), path: &str) -> Outcome<u64> {
+        let mut received = Received::new();
+        let bytes = refused(
+            self.client(directory)
+                .image(Bytes(path.as_bytes()), &mut received),
+        )?;
+        assert_eq!(received, [WINDOW]);
+        Ok(bytes)
     }
 
     fn read(&mut self, file: (u64, u32), count: u64) -> Outcome<Vec<u8>> {
@@ -330,7 +355,8 @@ fn a_window_covers_the_pages_of_a_file() {
     );
     let plain = world.open("bin/sh", access::READ).unwrap();
     assert_eq!(refused(world.client(plain).window(&mut received)), Ok(5000));
-    assert_eq!(world.kernel.windows, [(1, 2, true), (1, 2, false)]);
+    assert_eq!(world.given, [Access::READ | Access::EXECUTE, Access::READ]);
+    assert_eq!(world.kernel.windows, [(1, 2)], "one for both");
     for path in ["empty", "etc/motd"] {
         let file = world.open(path, access::READ).unwrap();
         assert_eq!(
@@ -339,6 +365,51 @@ fn a_window_covers_the_pages_of_a_file() {
             "{path} is empty or not on a page"
         );
     }
+}
+
+#[test]
+fn an_image_comes_in_one_step_and_is_the_same_window_for_all() {
+    let archive = archive();
+    let mut world = World::new(&archive);
+    let bin = world.open("bin", access::READ | access::EXECUTE).unwrap();
+    assert_eq!(world.image(ROOT_DIRECTORY, "bin/sh"), Ok(5000));
+    assert_eq!(world.image(bin, "../bin/./sh"), Ok(5000));
+    assert_eq!(world.given, [Access::READ | Access::EXECUTE; 2]);
+    let program = world.open("bin/sh", access::READ).unwrap();
+    let mut received = Received::new();
+    refused(world.client(program).window(&mut received)).unwrap();
+    assert_eq!(world.kernel.windows, [(1, 2)]);
+}
+
+#[test]
+fn an_image_needs_what_opening_it_would_need() {
+    let archive = archive();
+    let mut world = World::new(&archive);
+    for (path, error) in [
+        ("", FileError::NotFound),
+        ("bin/nowhere", FileError::NotFound),
+        ("etc/motd/x", FileError::NotADirectory),
+        ("etc/motd", FileError::Denied),
+        ("bin", FileError::Denied),
+        ("bin/nothing", FileError::NotAnImage),
+        ("bin/tools/cat", FileError::Invalid), // it does not begin on a page
+    ] {
+        assert_eq!(world.image(ROOT_DIRECTORY, path), Err(error), "{path}");
+    }
+    let names_only = world.open("bin", access::EXECUTE).unwrap();
+    assert_eq!(world.image(names_only, "sh"), Err(FileError::Denied));
+    let list_only = world.open("bin", access::READ).unwrap();
+    assert_eq!(world.image(list_only, "sh"), Err(FileError::BadAccess));
+    let program = world.open("bin/sh", access::EXECUTE).unwrap();
+    assert_eq!(world.image(program, "sh"), Err(FileError::NotADirectory));
+    world.kernel.fail = true;
+    assert_eq!(
+        world.image(ROOT_DIRECTORY, "bin/sh"),
+        Err(FileError::NoMemory)
+    );
+    world.kernel.fail = false;
+    assert_eq!(world.image(ROOT_DIRECTORY, "bin/sh"), Ok(5000));
+    assert_eq!(world.kernel.windows, [(1, 2)]);
 }
 
 #[test]
@@ -385,14 +456,14 @@ proptest! {
         for (mut bytes, badge, access, caps) in requests {
             // Half of the requests begin like real ones.
             if access % 2 == 0 && let Some(first) = bytes.first_mut() {
-                *first %= 11;
+                *first %= 12;
             }
             let mut caller = Caller::new(1, badge, access);
             for cap in 0..caps {
                 let _ = caller.received.push(Handle(cap as u64));
             }
             let mut answer = LongBody::new();
-            let World { files, kernel } = &mut world;
+            let World { files, kernel, .. } = &mut world;
             prop_assert_eq!(serve(files, kernel, &mut caller, &bytes, &mut answer), Served::Answered);
             prop_assert!(!answer.is_empty());
         }

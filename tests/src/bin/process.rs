@@ -6,11 +6,12 @@ use core::sync::atomic::Ordering::SeqCst;
 use libipc::abi::SlotFlags;
 use libipc::protocol::files::{From, access};
 use libipc::protocol::process::Errno;
+use libipc::{Error, Handle};
 use runtime::file::{self, Fd};
 use runtime::io::STDOUT;
 use runtime::process::{
-    self, Fork, NO_HANG, client, ending_signal, errno, exit_status, fork, getpid, getppid, gettid,
-    identity, kill, vfork, wait,
+    self, Fork, NO_HANG, Order, client, ending_signal, errno, exit_status, fork, getpid, getppid,
+    gettid, identity, kill, vfork, wait,
 };
 use runtime::{start, syscall};
 use tests::child::{SharedPage, check_child, child, in_child, own_path};
@@ -31,6 +32,7 @@ tests::suite! {
     lx_exec_01_exec_keeps_pid_and_parent_and_brings_arguments_and_environment,
     lx_exec_03_close_on_exec_descriptors_are_closed_and_others_kept,
     lx_exec_05_a_failed_exec_changes_nothing,
+    starting_an_image_leaves_no_capability_behind_whether_it_works_or_not,
     lx_exit_01_the_status_has_the_low_byte_of_the_code,
     lx_exit_03_a_zombie_keeps_its_pid_until_it_is_waited_for,
     lx_exit_04_orphans_go_to_init,
@@ -303,6 +305,46 @@ fn lx_exec_05_a_failed_exec_changes_nothing() -> Outcome {
     }
     check_eq!(getpid(), pid);
     in_child(|| Ok(()))
+}
+
+/// How many slots of the caller's private table are in use.
+fn private_slots() -> Result<u64, Error> {
+    let mut from = 0;
+    let mut count = 0;
+    loop {
+        match syscall::table_next(Handle::OWN_PRIVATE, from)? {
+            (u64::MAX, _) => return Ok(count),
+            (index, _) => (from, count) = (index + 1, count + 1),
+        }
+    }
+}
+
+fn starting_an_image_leaves_no_capability_behind_whether_it_works_or_not() -> Outcome {
+    let arguments = [own_path(), b"child", b"variable"];
+    let environment = [b"COLOUR=blue".as_slice()];
+    let before = private_slots()?;
+    for (path, error) in [
+        (b"/bin/no-such-program".as_slice(), Some(Errno::ENOENT)),
+        (b"/bin", Some(Errno::EACCES)),
+        (b"/kernel.symbols", Some(Errno::ENOEXEC)),
+        (own_path(), None),
+    ] {
+        let spawned = Order::new(path, arguments.into_iter(), environment.into_iter())
+            .and_then(process::spawn);
+        check_eq!(spawned.err(), error);
+        if let Ok(pid) = spawned {
+            check_child(pid)?;
+        } else {
+            process::exec(path, arguments.into_iter(), environment.into_iter());
+            let child = vfork(|child| {
+                child.exec(path, arguments.into_iter(), environment.into_iter());
+                0
+            })?;
+            check_child(child)?;
+        }
+        check_eq!(private_slots()?, before);
+    }
+    Ok(())
 }
 
 fn lx_exit_01_the_status_has_the_low_byte_of_the_code() -> Outcome {
