@@ -17,11 +17,39 @@ const CODE_FETCH: u64 = 1 << 4;
 
 impl<M: Machine> Kernel<M> {
     /// Door: the current thread could not complete an instruction.
+    #[inline]
     pub fn exception(&mut self, exception: Exception) -> Next {
         self.enter();
         let thread = self.caller();
+        if exception.vector == Exception::PAGE_FAULT {
+            return self.page_fault(thread, exception);
+        }
+        self.other_exception(thread, exception)
+    }
+
+    #[inline]
+    fn page_fault(&mut self, thread: Ref<Thread>, exception: Exception) -> Next {
+        let code = exception.error_code;
+        let (intent, access) = if code & CODE_FETCH != 0 {
+            (Intent::Execute, FaultMessage::EXECUTE)
+        } else if code & CODE_WRITE != 0 {
+            (Intent::Write, FaultMessage::WRITE)
+        } else {
+            (Intent::Read, 0)
+        };
+        let space = self.memory.get(thread).space;
+        let space = space.expect("a thread that runs has a space");
+        match self.memory.page_fault(space, exception.address, intent) {
+            // Nearly always: nothing has changed about who runs, and nothing is left behind.
+            Ok(()) if self.memory.unheld_space().is_none() => return Next::Resume,
+            Ok(()) => {}
+            Err(fault) => self.tell_page_fault(thread, exception.address, fault, access, code),
+        }
+        self.leave()
+    }
+
+    fn other_exception(&mut self, thread: Ref<Thread>, exception: Exception) -> Next {
         match exception.vector {
-            Exception::PAGE_FAULT => self.page_fault(thread, exception),
             Exception::NO_FPU => self.fpu_fault(thread),
             vector => {
                 let kind = match vector {
@@ -37,23 +65,6 @@ impl<M: Machine> Kernel<M> {
             }
         }
         self.leave()
-    }
-
-    fn page_fault(&mut self, thread: Ref<Thread>, exception: Exception) {
-        let code = exception.error_code;
-        let (intent, access) = if code & CODE_FETCH != 0 {
-            (Intent::Execute, FaultMessage::EXECUTE)
-        } else if code & CODE_WRITE != 0 {
-            (Intent::Write, FaultMessage::WRITE)
-        } else {
-            (Intent::Read, 0)
-        };
-        let space = self.memory.get(thread).space;
-        let space = space.expect("a thread that runs has a space");
-        let Err(fault) = self.memory.make_ready(space, exception.address, intent) else {
-            return;
-        };
-        self.tell_page_fault(thread, exception.address, fault, access, code);
     }
 
     /// A system call needs memory that its caller has to fault for.

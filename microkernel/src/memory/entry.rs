@@ -205,6 +205,30 @@ impl Entry {
         self.0 == 0
     }
 
+    /// Whether it is zeros that permit this.
+    #[inline]
+    pub(super) const fn is_zero(self, needed: Protection) -> bool {
+        self.is_kind_that_permits(Kind::Zero, needed)
+    }
+
+    /// Whether it is a private page that permits this.
+    #[inline]
+    pub(super) const fn is_private(self, needed: Protection) -> bool {
+        self.is_kind_that_permits(Kind::Private, needed)
+    }
+
+    /// Whether it is a link that permits this.
+    #[inline]
+    pub(super) const fn is_link(self, needed: Protection) -> bool {
+        self.is_kind_that_permits(Kind::Link, needed)
+    }
+
+    #[inline(always)]
+    const fn is_kind_that_permits(self, kind: Kind, needed: Protection) -> bool {
+        let needed = (needed.bits() as u64) << PROTECTION_SHIFT;
+        self.0 & (KIND | needed) == Entry::of_kind(kind) | needed
+    }
+
     #[inline]
     pub(super) const fn is_table(self) -> bool {
         self.0 & KIND == Entry::of_kind(Kind::Table)
@@ -253,6 +277,9 @@ impl Entry {
 
     /// The same with what `limit` does not have taken away, permission included.
     pub(super) const fn limited(self, limit: Protection) -> Entry {
+        if limit.contains(self.limit()) {
+            return self;
+        }
         let mut bits = self.0 & !(MAY_WRITE | MAY_EXECUTE | PROTECTION);
         let both = self.limit().intersection(limit);
         bits |= Entry::permissions(self.protection().intersection(both), both);

@@ -364,7 +364,7 @@ impl Memory<FakeMachine> {
                 return Ok(self.machine.direct(physical));
             }
             let space = self.space_on(cpu).expect("the CPU is in a space");
-            self.resolve(space, address, intent)?;
+            self.page_fault(space, address, intent)?;
         }
         match self.machine.translate(address, intent) {
             Ok(physical) => Ok(self.machine.direct(physical)),

@@ -57,9 +57,9 @@ pub(super) fn clear_line<M: Machine>(machine: &M, in_table: Frame, number: usize
 /// Stores the same entry in a run of slots.
 #[inline]
 pub(super) fn fill_slots(slots: &[AtomicU64], entry: Entry) {
-    // Eight stores to a turn: this loop is most of what mapping a small range
+    // Four lines to a turn: this loop is most of what mapping a small range
     // costs.
-    let (lines, rest) = slots.as_chunks::<8>();
+    let (lines, rest) = slots.as_chunks::<32>();
     for line in lines {
         for slot in line {
             slot.store(entry.bits(), Ordering::Relaxed);

@@ -10,7 +10,7 @@ use super::frame::{Frame, FrameKind, table};
 use super::lines::{Bits, fill_slots};
 use super::space::STEP_LINES;
 use super::store::Ref;
-use super::tree::{Place, ROOT_LEVEL, Stale, index, span};
+use super::tree::{ROOT_LEVEL, Stale, index, span};
 use super::{Error, Memory, PAGE_SIZE, Progress, Space};
 use crate::machine::Machine;
 use core::ops::Range;
@@ -188,21 +188,8 @@ impl<M: Machine> Memory<M> {
         let root = self.living_root(space)?;
         let mut step = Step::new();
         let way = self.way_to(root, &range);
-        let (in_table, level) = way.end;
-        let result = self.unmap_in(space, in_table, level, range.clone(), &mut step);
-        // Tables on the way that have become empty go.
-        let mut child = in_table;
-        for &(upper, index) in way.passed.iter().rev() {
-            if self.record(child).lines != 0 {
-                break;
-            }
-            // CPUs may remember the way to it; flushing any page makes them
-            // forget that.
-            step.stale.add(range.start);
-            self.clear_entry(upper, index);
-            self.drop_table(child);
-            child = upper;
-        }
+        let result = self.unmap_in(space, way.end(), way.level, range.clone(), &mut step);
+        self.prune(&way, range.start, &mut step.stale);
         self.flush(space, step.stale);
         result.map(|reached| progress(reached, range.end))
     }
@@ -222,29 +209,37 @@ impl<M: Machine> Memory<M> {
         run.map(|run| (run.start, (run.end - run.start) / PAGE_SIZE))
     }
 
-    /// The lowest table that the whole range goes through and that the space
-    /// owns already, and the entries on the way to it.
+    /// The way down towards the lowest table that the whole range goes through,
+    /// as far as the space owns it.
     #[inline]
     fn way_to(&self, root: Frame, range: &Range<u64>) -> Way {
-        let mut way = Way {
-            passed: heapless::Vec::new(),
-            end: (root, ROOT_LEVEL),
-        };
-        while way.end.1 > 1 {
-            let (in_table, level) = way.end;
-            let first = index(range.start, level);
-            let entry = self.entry(in_table, first);
-            let whole = range.end - range.start == span(level);
-            let one = (range.start ^ (range.end - 1)) < span(level) && !whole;
-            if !one || !entry.is_table() || !entry.is_writable() {
+        let lowest = level_of(range);
+        let mut way = Way::from(root);
+        while way.level > lowest {
+            let entry = self.entry(way.end(), index(range.start, way.level));
+            if !entry.is_table() || !entry.is_writable() {
                 break;
             }
-            if way.passed.push((in_table, first)).is_err() {
-                break;
-            }
-            way.end = (entry.frame(), level - 1);
+            way.go_down(entry.frame());
         }
         way
+    }
+
+    /// Takes out the tables on the way to `address` that are empty.
+    #[inline]
+    fn prune(&mut self, way: &Way, address: u64, stale: &mut Stale) {
+        for level in way.level..ROOT_LEVEL {
+            let child = way.tables[level as usize];
+            if self.record(child).lines != 0 {
+                break;
+            }
+            // CPUs may remember the way to it; flushing any page makes them
+            // forget that.
+            stale.add(address);
+            let upper = way.tables[level as usize + 1];
+            self.clear_entry(upper, index(address, level + 1));
+            self.drop_table(child);
+        }
     }
 
     pub(super) fn living_root(&self, space: Ref<Space>) -> Result<Frame, Error> {
@@ -259,12 +254,12 @@ impl<M: Machine> Memory<M> {
         what: Fill,
     ) -> Result<(), Error> {
         let root = self.living_root(space)?;
-        if !self.is_vacant(root, ROOT_LEVEL, range.clone()) {
+        let mut way = self.way_to(root, &range);
+        if !self.is_vacant(way.end(), way.level, range.clone()) {
             return Err(Error::Occupied);
         }
         let mut filled = range.start;
-        let (in_table, level) = self.way_to(root, &range).end;
-        let result = self.fill_in(space, in_table, level, range.clone(), what, &mut filled);
+        let result = self.fill_below(space, &mut way, range.clone(), what, &mut filled);
         if result.is_err() {
             // What was filled are whole entries on owned paths: taking them out
             // again needs nothing, so it cannot fail.
@@ -272,13 +267,54 @@ impl<M: Machine> Memory<M> {
             while undone < filled {
                 let mut step = Step::new();
                 let rest = undone..filled;
-                undone = self.unmap_in(space, root, ROOT_LEVEL, rest, &mut step)?;
+                undone = self.unmap_in(space, way.end(), way.level, rest, &mut step)?;
                 self.flush(space, step.stale);
             }
+            let mut stale = Stale::Nothing;
+            self.prune(&way, range.start, &mut stale);
+            self.flush(space, stale);
         }
         result
     }
 
+    /// Goes on to the end of a way, whose tables become the space's own or are
+    /// made, and fills the range there.
+    #[inline]
+    fn fill_below(
+        &mut self,
+        space: Ref<Space>,
+        way: &mut Way,
+        range: Range<u64>,
+        what: Fill,
+        reached: &mut u64,
+    ) -> Result<(), Error> {
+        let lowest = level_of(&range);
+        while way.level > lowest {
+            let child = self.own_or_add_table(space, way.end(), way.level, range.start)?;
+            way.go_down(child);
+        }
+        self.fill_in(space, way.end(), lowest, range, what, reached)
+    }
+
+    /// The table, the space's own, below the entry that `address` goes through:
+    /// absent, or a table.
+    #[inline]
+    fn own_or_add_table(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        level: u8,
+        address: u64,
+    ) -> Result<Frame, Error> {
+        let index = index(address, level);
+        if self.entry(in_table, index).is_absent() {
+            self.add_table(space, in_table, index)
+        } else {
+            self.table_at(space, in_table, level, address)
+        }
+    }
+
+    #[inline]
     fn is_vacant(&self, in_table: Frame, level: u8, range: Range<u64>) -> bool {
         let (mut in_table, mut level) = (in_table, level);
         // Down to where the range needs more than one entry.
@@ -314,6 +350,7 @@ impl<M: Machine> Memory<M> {
         true
     }
 
+    #[inline]
     fn fill_in(
         &mut self,
         space: Ref<Space>,
@@ -323,11 +360,23 @@ impl<M: Machine> Memory<M> {
         what: Fill,
         reached: &mut u64,
     ) -> Result<(), Error> {
-        if level == 1 {
-            self.fill_leaves(in_table, range.clone(), what)?;
-            *reached = range.end;
-            return Ok(());
+        if level > 1 {
+            return self.fill_upper(space, in_table, level, range, what, reached);
         }
+        self.fill_leaves(in_table, range.clone(), what)?;
+        *reached = range.end;
+        Ok(())
+    }
+
+    fn fill_upper(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        level: u8,
+        range: Range<u64>,
+        what: Fill,
+        reached: &mut u64,
+    ) -> Result<(), Error> {
         let mut at = range.start;
         while at < range.end {
             let next = slot_end(at, level, range.end);
@@ -341,14 +390,7 @@ impl<M: Machine> Memory<M> {
                     *reached = next;
                 }
                 _ => {
-                    let entry = self.entry(in_table, index);
-                    let child = if entry.is_absent() {
-                        self.add_table(space, in_table, index)?
-                    } else if entry.is_writable() {
-                        entry.frame()
-                    } else {
-                        self.own_table(space, in_table, index, entry, at)?.frame()
-                    };
+                    let child = self.own_or_add_table(space, in_table, level, at)?;
                     let result = self.fill_in(space, child, level - 1, at..next, what, reached);
                     if result.is_err() && self.record(child).lines == 0 {
                         self.clear_entry(in_table, index);
@@ -400,6 +442,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Unmaps a range below a table that the space owns; returns how far it came.
+    #[inline]
     fn unmap_in(
         &mut self,
         space: Ref<Space>,
@@ -408,9 +451,20 @@ impl<M: Machine> Memory<M> {
         range: Range<u64>,
         step: &mut Step,
     ) -> Result<u64, Error> {
-        if level == 1 {
-            return Ok(self.unmap_leaves(in_table, range, step));
+        if level > 1 {
+            return self.unmap_upper(space, in_table, level, range, step);
         }
+        Ok(self.unmap_leaves(in_table, range, step))
+    }
+
+    fn unmap_upper(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        level: u8,
+        range: Range<u64>,
+        step: &mut Step,
+    ) -> Result<u64, Error> {
         let mut at = range.start;
         while at < range.end {
             if self.record(in_table).lines & lines_of(at, range.end, level) == 0 {
@@ -418,7 +472,7 @@ impl<M: Machine> Memory<M> {
             }
             let next = slot_end(at, level, range.end);
             let index = index(at, level);
-            let mut entry = self.entry(in_table, index);
+            let entry = self.entry(in_table, index);
             if entry.is_absent() {
                 at = next;
                 continue;
@@ -436,18 +490,7 @@ impl<M: Machine> Memory<M> {
                 self.drop_entry(entry);
                 self.clear_entry(in_table, index);
             } else {
-                if !entry.is_table() {
-                    let place = Place {
-                        table: in_table,
-                        index,
-                        level,
-                        entry,
-                    };
-                    entry = Entry::table(self.split(space, place)?, true);
-                } else if !entry.is_writable() {
-                    entry = self.own_table(space, in_table, index, entry, at)?;
-                }
-                let child = entry.frame();
+                let child = self.table_at(space, in_table, level, at)?;
                 let reached = self.unmap_in(space, child, level - 1, at..next, step);
                 if self.record(child).lines == 0 {
                     step.stale.add(at);
@@ -575,10 +618,40 @@ impl<M: Machine> Memory<M> {
 
 /// The way down to a table.
 struct Way {
-    /// Tables above it and the entries that lead on.
-    passed: heapless::Vec<(Frame, usize), 3>,
-    /// The table and its level.
-    end: (Frame, u8),
+    /// By level, from the root's to that of the table.
+    tables: [Frame; ROOT_LEVEL as usize + 1],
+    level: u8,
+}
+
+impl Way {
+    fn from(root: Frame) -> Way {
+        Way {
+            tables: [root; ROOT_LEVEL as usize + 1],
+            level: ROOT_LEVEL,
+        }
+    }
+
+    /// The table that it leads to.
+    #[inline]
+    fn end(&self) -> Frame {
+        self.tables[self.level as usize]
+    }
+
+    /// One level down.
+    #[inline]
+    fn go_down(&mut self, child: Frame) {
+        self.level -= 1;
+        self.tables[self.level as usize] = child;
+    }
+}
+
+/// The level of the lowest table that a whole range goes through: where it is an
+/// entry, or needs more than one.
+#[inline]
+fn level_of(range: &Range<u64>) -> u8 {
+    // From bit 12 on each level has nine bits of an address.
+    let differing = range.start ^ (range.end - 1) | (range.end - range.start);
+    (differing.ilog2() as u8 - 3) / 9
 }
 
 /// What one step may still do, and what it has to flush.

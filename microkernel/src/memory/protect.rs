@@ -4,12 +4,12 @@
 //! only where the page is known to have one owner. Taking permission away is
 //! flushed before the call returns, giving it needs no flush.
 
-use super::entry::{Entry, Kind};
+use super::entry::Kind;
 use super::frame::{Frame, FrameKind};
 use super::map::{Step, check_protection, progress, slot_end, user_range};
 use super::space::STEP_LINES;
 use super::store::Ref;
-use super::tree::{Place, ROOT_LEVEL, index, span};
+use super::tree::{ROOT_LEVEL, index, span};
 use super::{Error, Memory, PAGE_SIZE, Progress, Space};
 use crate::machine::Machine;
 use core::ops::Range;
@@ -101,24 +101,14 @@ impl<M: Machine> Memory<M> {
         while at < range.end {
             let next = slot_end(at, level, range.end);
             let index = index(at, level);
-            let mut entry = self.entry(in_table, index);
+            let entry = self.entry(in_table, index);
             if !entry.is_table() && next - at == span(level) {
                 self.protect_entry(space, in_table, index, at, protection, step);
                 at = next;
                 continue;
             }
-            if !entry.is_table() {
-                let place = Place {
-                    table: in_table,
-                    index,
-                    level,
-                    entry,
-                };
-                entry = Entry::table(self.split(space, place)?, true);
-            } else if !entry.is_writable() {
-                entry = self.own_table(space, in_table, index, entry, at)?;
-            }
-            self.protect_in(space, entry.frame(), level - 1, at..next, protection, step)?;
+            let child = self.table_at(space, in_table, level, at)?;
+            self.protect_in(space, child, level - 1, at..next, protection, step)?;
             at = next;
         }
         Ok(())

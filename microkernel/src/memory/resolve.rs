@@ -85,10 +85,10 @@ impl<M: Machine> Memory<M> {
         match self.get(space).root() {
             Some(root) if address < USER_END => {
                 // Most pages are ready: this only looks.
-                let (place, writable) = self.walk_writable(root, address);
+                let (place, owned) = self.walk_owned(root, address);
                 let ready = match intent {
                     Intent::Read => place.entry.is_present(),
-                    Intent::Write => place.entry.is_present() && writable,
+                    Intent::Write => owned && place.entry.is_present() && place.entry.is_writable(),
                     Intent::Execute | Intent::ForcedPrivateWrite => false,
                 };
                 if ready {
@@ -100,13 +100,57 @@ impl<M: Machine> Memory<M> {
         self.make_ready(space, address, intent)
     }
 
-    /// As [`Memory::resolve`], for a page fault: something has to be done.
+    /// A thread of the space faulted at `address`, and may try again after this.
     ///
     /// # Errors
     ///
     /// What the thread has to be faulted with.
+    #[inline]
+    pub fn page_fault(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        intent: Intent,
+    ) -> Result<(), Fault> {
+        if self.settle_at_once(space, address, intent).is_some() {
+            return Ok(());
+        }
+        self.make_ready(space, address, intent).map(drop)
+    }
+
+    /// What nearly every page fault wants, where a lowest table says what the page is: zeros that
+    /// get a frame, a page that parts from its other owners, a page of a window. `None` says that
+    /// it is something else; nothing has changed then that anybody could tell.
+    #[inline]
+    fn settle_at_once(&mut self, space: Ref<Space>, address: u64, intent: Intent) -> Option<()> {
+        let root = self.get(space).root()?;
+        if address >= USER_END {
+            return None;
+        }
+        let (place, needed) = match intent {
+            Intent::Read => (self.walk(root, address), Protection::READ),
+            Intent::Write => (self.own_path(space, root, address).ok()?, Protection::WRITE),
+            Intent::Execute | Intent::ForcedPrivateWrite => return None,
+        };
+        if place.level > 1 {
+            return None;
+        }
+        let settled = if place.entry.is_zero(needed) {
+            self.fill_zero(space, place)
+        } else if place.entry.is_private(Protection::WRITE) && intent == Intent::Write {
+            self.part(space, place, address, intent)
+        } else if place.entry.is_link(needed) {
+            let settled = self.settle(space, place, address, intent, 0);
+            return settled.is_ok().then_some(());
+        } else {
+            return None;
+        };
+        settled.ok().map(drop)
+    }
+
+    /// As [`Memory::resolve`], where something has to be done.
     #[inline(never)]
-    pub fn make_ready(
+    fn make_ready(
         &mut self,
         space: Ref<Space>,
         address: u64,

@@ -167,11 +167,12 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// As [`Memory::walk`], and whether every entry on the way has hardware write.
+    /// As [`Memory::walk`], and whether every entry above the place has hardware
+    /// write: the space owns the path.
     #[inline(always)]
-    pub(super) fn walk_writable(&self, root: Frame, address: u64) -> (Place, bool) {
+    pub(super) fn walk_owned(&self, root: Frame, address: u64) -> (Place, bool) {
         let mut in_table = root;
-        let mut all = u64::MAX;
+        let mut all = Entry::table(root, true).bits();
         for level in [4, 3, 2] {
             let index = index(address, level);
             let entry = self.entry(in_table, index);
@@ -182,14 +183,13 @@ impl<M: Machine> Memory<M> {
                     level,
                     entry,
                 };
-                return (place, false);
+                return (place, Entry::from_bits(all).is_writable());
             }
             all &= entry.bits();
             in_table = entry.frame();
         }
         let place = self.leaf(in_table, address);
-        let all = Entry::from_bits(all & place.entry.bits());
-        (place, all.is_writable())
+        (place, Entry::from_bits(all).is_writable())
     }
 
     /// As [`Memory::walk`], and the space is the only owner of every table on
@@ -210,26 +210,27 @@ impl<M: Machine> Memory<M> {
         for level in [4, 3, 2] {
             let index = index(address, level);
             let entry = self.entry(in_table, index);
-            in_table = if entry.is_present() && entry.is_writable() {
-                entry.frame()
-            } else if entry.is_present() {
-                self.own_table(space, in_table, index, entry, address)?
-                    .frame()
-            } else {
+            if !entry.is_present() {
                 return Ok(Place {
                     table: in_table,
                     index,
                     level,
                     entry,
                 });
+            }
+            in_table = if entry.is_writable() {
+                entry.frame()
+            } else {
+                self.own_table(space, in_table, index, entry, address)?
             };
         }
         Ok(self.leaf(in_table, address))
     }
 
-    /// Makes the space the only owner of the table that `entry` refers to.
-    /// `in_table`, which holds the entry, is the space's already. Returns the
-    /// entry as it is then.
+    /// Makes the space the only owner of the table that `entry` refers to, and
+    /// returns that table. `in_table`, which holds the entry, is the space's
+    /// already.
+    #[inline(always)]
     pub(super) fn own_table(
         &mut self,
         space: Ref<Space>,
@@ -237,17 +238,29 @@ impl<M: Machine> Memory<M> {
         index: usize,
         entry: Entry,
         address: u64,
-    ) -> Result<Entry, Error> {
-        let pool = self.get(space).pool;
+    ) -> Result<Frame, Error> {
         let old = entry.frame();
-        if self.record(old).count == 1 {
-            self.recharge(old, pool)?;
-            self.statistics.take_backs += 1;
-            let entry = entry.unmasked();
-            self.replace_entry(in_table, index, entry);
-            return Ok(entry);
+        if self.record(old).count > 1 {
+            return self.copy_table(space, in_table, index, old, address);
         }
+        self.recharge(old, self.get(space).pool)?;
+        self.statistics.take_backs += 1;
+        self.replace_entry(in_table, index, entry.unmasked());
+        Ok(old)
+    }
+
+    /// Puts a copy of table `old` in its place, for this space alone.
+    #[inline(never)]
+    fn copy_table(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        index: usize,
+        old: Frame,
+        address: u64,
+    ) -> Result<Frame, Error> {
         // (1) fill
+        let pool = self.get(space).pool;
         let new = self.take(pool, FrameKind::Table, Content::Zero)?;
         let lines = self.record(old).lines;
         if let Err(error) = self.copy_entries(old, new, lines) {
@@ -256,14 +269,13 @@ impl<M: Machine> Memory<M> {
         }
         self.statistics.table_copies += 1;
         // (2) publish
-        let entry = Entry::table(new, true);
-        self.replace_entry(in_table, index, entry);
+        self.replace_entry(in_table, index, Entry::table(new, true));
         // (3) flush: CPUs may remember the way into the old table. What they
         // remember of single pages below is as true of the new one.
         self.flush_page(space, address);
         // (4) drop
         self.record_mut(old).count -= 1;
-        Ok(entry)
+        Ok(new)
     }
 
     /// Undoes a copy that nobody has seen.
@@ -302,6 +314,33 @@ impl<M: Machine> Memory<M> {
         }
         self.set_entry(place.table, place.index, Entry::table(new, true));
         Ok(new)
+    }
+
+    /// The table, the space's own, below the entry of a table of `level` that
+    /// `address` goes through and that is not absent.
+    #[inline(never)]
+    pub(super) fn table_at(
+        &mut self,
+        space: Ref<Space>,
+        in_table: Frame,
+        level: u8,
+        address: u64,
+    ) -> Result<Frame, Error> {
+        let index = index(address, level);
+        let entry = self.entry(in_table, index);
+        if entry.is_present() && entry.is_writable() {
+            return Ok(entry.frame());
+        }
+        if entry.is_present() {
+            return self.own_table(space, in_table, index, entry, address);
+        }
+        let place = Place {
+            table: in_table,
+            index,
+            level,
+            entry,
+        };
+        self.split(space, place)
     }
 
     /// Makes a new empty table in an absent place of a table that the space

@@ -127,6 +127,19 @@ pub struct WindowPart {
     pub mode: WindowMode,
 }
 
+/// What `link` becomes when `found` is what it stands for in the source: no more
+/// than either permits.
+fn settled_as(link: Entry, found: Entry) -> Entry {
+    let limit = found.limit();
+    if found.kind() == Kind::Pinned {
+        let limit = link.limit().intersection(limit);
+        let protection = link.protection().intersection(limit);
+        Entry::pinned(found.frame(), protection, limit, found.caching())
+    } else {
+        Entry::page(Kind::Shared, found.frame(), link).limited(limit)
+    }
+}
+
 impl<M: Machine> Memory<M> {
     /// Makes a window on `pages` pages of `source` from `address`, which need
     /// not be mapped yet. Pages that the source lacks when they are touched are
@@ -318,20 +331,19 @@ impl<M: Machine> Memory<M> {
         }
         let (source, pager) = (from.source, from.pager);
         let there = address.wrapping_add(delta);
+        if mode == WindowMode::Shared && intent == Intent::ForcedPrivateWrite {
+            return Err(Fault::Denied);
+        }
+        if mode == WindowMode::Shared
+            && source != space
+            && let Some(found) = self.shared_already(source, there)
+        {
+            // Nothing has changed, so the place is what it was.
+            let settled = settled_as(link, found);
+            return self.put_settled(place, settled, mapping);
+        }
         let settled = match mode {
-            WindowMode::Shared => {
-                if intent == Intent::ForcedPrivateWrite {
-                    return Err(Fault::Denied);
-                }
-                let found = self.share(source, there, pager, links + 1)?;
-                let limit = link.limit().intersection(found.limit());
-                if found.kind() == Kind::Pinned {
-                    let protection = link.protection().intersection(limit);
-                    Entry::pinned(found.frame(), protection, limit, found.caching())
-                } else {
-                    Entry::page(Kind::Shared, found.frame(), link).limited(limit)
-                }
-            }
+            WindowMode::Shared => settled_as(link, self.share(source, there, pager, links + 1)?),
             WindowMode::PrivateCopy => match self.peek(source, there, pager, links + 1)? {
                 Peeked::Zero => Entry::zero_like(link),
                 Peeked::Page(frame) => Entry::page(Kind::Private, frame, link),
@@ -346,14 +358,31 @@ impl<M: Machine> Memory<M> {
         if now.entry != link || now.level != 1 {
             return Ok(());
         }
+        self.put_settled(now, settled, mapping)
+    }
+
+    /// Puts what a link stands for in its place.
+    fn put_settled(
+        &mut self,
+        place: Place,
+        settled: Entry,
+        mapping: Ref<Mapping>,
+    ) -> Result<(), Fault> {
         if matches!(settled.kind(), Kind::Private | Kind::Shared)
             && self.record(settled.frame()).kind() != FrameKind::Foreign
         {
             self.frame_bump(settled.frame())?;
         }
-        self.set_entry(now.table, now.index, settled);
+        self.set_entry(place.table, place.index, settled);
         self.mapping_drop(mapping);
         Ok(())
+    }
+
+    /// The page at `address` of a window's source, if it is one that is shared
+    /// and nothing has to be done for it.
+    fn shared_already(&self, source: Ref<Space>, address: u64) -> Option<Entry> {
+        let (place, owned) = self.walk_owned(self.get(source).root()?, address);
+        (owned && place.entry.kind() == Kind::Shared).then_some(place.entry)
     }
 
     /// Makes the page at `address` of a window's source one that can be shared
