@@ -41,6 +41,9 @@ pub mod layout {
     pub const STACK_END: u64 = 0x7f00_001f_f000;
     /// Size of the first thread's stack in bytes.
     pub const STACK_BYTES: u64 = 0x3_0000;
+    /// The most of it that arguments, environment and what belongs to them take, so that the rest
+    /// stays free for the program.
+    pub const INITIAL_STACK_BYTES: u64 = STACK_BYTES - 0x8000;
     /// Where bulk mappings begin.
     pub const BULK: u64 = 0x7e80_0000_0000;
 }

@@ -1,187 +1,214 @@
 //! Building the System V initial stack: arguments, environment, auxiliary vector.
 //!
-//! From the top down: the strings, then, on a 16-byte border, the words that the psABI (3.4.1) puts at
-//! and above the initial stack pointer. Only pages that hold something are touched.
+//! The creator of a process builds it, in memory of its own, as it will lie at the end of the new
+//! program's first stack; whoever starts the program only copies it there. From the top down: the
+//! strings, then, on a 16-byte border, the words that the psABI (3.4.1) puts at and above the initial
+//! stack pointer.
+//!
+//! The auxiliary vector says nothing of the image, which the creator does not know. A native program
+//! knows its own by its linker's symbols.
 
-use libipc::protocol::process::StartMessage;
+use core::mem::MaybeUninit;
+
+use libipc::abi::{PAGE_BYTES, layout};
 
 /// Keys of the auxiliary vector (psABI table 3.11).
 mod auxiliary {
     pub const NULL: u64 = 0;
-    pub const PROGRAM_HEADERS: u64 = 3;
-    pub const PROGRAM_HEADER_BYTES: u64 = 4;
-    pub const PROGRAM_HEADER_COUNT: u64 = 5;
     pub const PAGE_BYTES: u64 = 6;
-    pub const ENTRY: u64 = 9;
     pub const SECURE: u64 = 23;
     pub const EXECUTED_NAME: u64 = 31;
 }
 
-/// What the auxiliary vector says of the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageFacts {
-    /// Where the program headers lie in memory; 0 if they do not.
-    pub program_headers: u64,
-    /// How many there are.
-    pub program_header_count: u64,
-    /// The entry point.
-    pub entry: u64,
-}
+/// Words of the auxiliary vector.
+const VECTOR_WORDS: usize = 8;
+
+/// The most that arguments and environment may take, pointers included, in bytes (LX-EXEC-12).
+pub const LIMIT: usize = 128 * 1024;
+
+/// The most that a stack takes beside that: count, two nulls, auxiliary vector, padding.
+const OVERHEAD: usize = (3 + VECTOR_WORDS) * 8 + 16;
+
+const _: () = assert!(LIMIT + OVERHEAD <= layout::INITIAL_STACK_BYTES as usize);
 
 /// Why no stack could be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackError {
-    /// Strings and pointers do not fit.
+    /// Strings and pointers are more than [`LIMIT`] or than there is room for.
     TooBig,
-    /// A string count does not agree with the strings.
+    /// A string holds a NUL, which would make two of it, or the strings are not those that were
+    /// counted.
     Malformed,
 }
 
-/// Words from the bottom up, in the memory that ends at `top`.
-struct Words<'m> {
-    memory: &'m mut [u8],
-    at: usize,
-}
+/// Arguments or environment, which are gone through twice.
+pub trait Strings<'s>: Iterator<Item = &'s [u8]> + Clone {}
 
-impl Words<'_> {
-    /// Every word was counted beforehand, so there is room.
-    fn push(&mut self, word: u64) {
-        if let Some(place) = self.memory.get_mut(self.at..self.at + 8) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        self.at += 8;
-    }
+impl<'s, I: Iterator<Item = &'s [u8]> + Clone> Strings<'s> for I {}
 
-    /// A pointer to each of the strings that begin at `address`, and a null.
-    fn pointers(&mut self, strings: &[u8], address: u64) {
-        let mut next = 0;
-        for string in strings.split_inclusive(|byte| *byte == 0) {
-            self.push(address + next);
-            next += string.len() as u64;
-        }
-        self.push(0);
-    }
-}
-
-fn check(strings: &[u8], count: u32) -> Result<u64, StackError> {
-    let nuls = strings.iter().filter(|byte| **byte == 0).count() as u64;
-    let ended = strings.last().is_none_or(|byte| *byte == 0);
-    if ended && nuls == u64::from(count) {
-        Ok(nuls)
-    } else {
-        Err(StackError::Malformed)
-    }
-}
-
-/// Builds the stack at the end of `memory`, which the program will see end at address `top` (a multiple
-/// of 16); returns the initial stack pointer. At least `reserve` bytes stay free below it.
-pub fn build(
-    memory: &mut [u8],
-    top: u64,
-    reserve: usize,
-    start: &StartMessage<'_>,
-    image: ImageFacts,
-) -> Result<u64, StackError> {
-    let (arguments, environment) = (start.arguments.0, start.environment.0);
-    // An empty argument list becomes one empty string (LX-EXEC-11).
-    let empty_list = arguments.is_empty() && start.argument_count == 0;
-    let arguments: &[u8] = if empty_list { &[0] } else { arguments };
-    let argument_count = check(arguments, if empty_list { 1 } else { start.argument_count })?;
-    let environment_count = check(environment, start.environment_count)?;
-
-    let strings = arguments.len() + environment.len();
-    let vector = [
-        (auxiliary::PROGRAM_HEADERS, image.program_headers),
-        (auxiliary::PROGRAM_HEADER_BYTES, 56),
-        (auxiliary::PROGRAM_HEADER_COUNT, image.program_header_count),
-        (auxiliary::PAGE_BYTES, libipc::abi::PAGE_BYTES),
-        (auxiliary::ENTRY, image.entry),
-        (auxiliary::SECURE, 0),
-        (auxiliary::EXECUTED_NAME, 0),
-        (auxiliary::NULL, 0),
-    ];
-    let words = 1 + argument_count + 1 + environment_count + 1 + 2 * vector.len() as u64;
-    let bytes = (words as usize)
-        .checked_mul(8)
-        .and_then(|bytes| bytes.checked_add(strings + 32))
-        .ok_or(StackError::TooBig)?;
-    if bytes
-        .checked_add(reserve)
-        .is_none_or(|all| all > memory.len())
-    {
-        return Err(StackError::TooBig);
-    }
-
-    let end = memory.len();
-    let environment_at = end - environment.len();
-    let arguments_at = environment_at - arguments.len();
-    memory[environment_at..].copy_from_slice(environment);
-    memory[arguments_at..environment_at].copy_from_slice(arguments);
-    // Addresses and offsets differ by a constant; `top` and the distance to it decide the border.
-    let strings_bytes = (end - arguments_at).next_multiple_of(16);
-    let words_bytes = (words as usize * 8).next_multiple_of(16);
-    let stack_at = end - strings_bytes - words_bytes;
-    let address_of = |at: usize| top - (end - at) as u64;
-
-    let mut words = Words {
-        memory,
-        at: stack_at,
+/// An empty argument list becomes one empty string (LX-EXEC-11).
+fn never_empty<'s>(arguments: impl Strings<'s>) -> impl Iterator<Item = &'s [u8]> {
+    let instead = match arguments.clone().next() {
+        None => Some(b"".as_slice()),
+        Some(_) => None,
     };
-    words.push(argument_count);
-    words.pointers(arguments, address_of(arguments_at));
-    words.pointers(environment, address_of(environment_at));
-    for (key, value) in vector {
-        words.push(key);
-        words.push(match key {
-            auxiliary::EXECUTED_NAME => address_of(arguments_at),
-            _ => value,
-        });
+    arguments.chain(instead)
+}
+
+/// What a stack is to hold, counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    arguments: usize,
+    environment: usize,
+    string_bytes: usize,
+}
+
+impl Contents {
+    /// Counts a program's strings.
+    pub fn count<'s>(
+        arguments: impl Strings<'s>,
+        environment: impl Strings<'s>,
+    ) -> Result<Contents, StackError> {
+        let mut contents = Contents {
+            arguments: 0,
+            environment: 0,
+            string_bytes: 0,
+        };
+        for string in never_empty(arguments) {
+            contents.arguments += 1;
+            contents.add(string)?;
+        }
+        for string in environment {
+            contents.environment += 1;
+            contents.add(string)?;
+        }
+        Ok(contents)
     }
-    Ok(address_of(stack_at))
+
+    fn add(&mut self, string: &[u8]) -> Result<(), StackError> {
+        let bytes = self.string_bytes.checked_add(string.len() + 1);
+        self.string_bytes = bytes.ok_or(StackError::TooBig)?;
+        let pointers = 8 * (self.arguments + self.environment);
+        match self.string_bytes <= LIMIT.saturating_sub(pointers) {
+            true => Ok(()),
+            false => Err(StackError::TooBig),
+        }
+    }
+
+    fn words(&self) -> usize {
+        1 + self.arguments + 1 + self.environment + 1 + VECTOR_WORDS
+    }
+
+    /// How large the stack is, a multiple of 16. The initial stack pointer is that far below its end.
+    pub fn bytes(&self) -> usize {
+        (self.words() * 8 + self.string_bytes).next_multiple_of(16)
+    }
+
+    /// Builds the stack in the first [`bytes`](Self::bytes) bytes of `into`, for a place that ends at
+    /// address `end`, a multiple of 16. The strings are those that were counted.
+    pub fn build<'s, 'm>(
+        &self,
+        into: &'m mut [MaybeUninit<u8>],
+        end: u64,
+        arguments: impl Strings<'s>,
+        environment: impl Strings<'s>,
+    ) -> Result<&'m mut [u8], StackError> {
+        let bytes = self.bytes();
+        let memory = into.get_mut(..bytes).ok_or(StackError::TooBig)?;
+        let strings_at = bytes - self.string_bytes;
+        let mut writer = Writer {
+            memory,
+            end,
+            words: 0,
+            strings: strings_at,
+        };
+        writer.word(self.arguments as u64)?;
+        writer.strings(never_empty(arguments))?;
+        writer.strings(environment)?;
+        for (key, value) in [
+            (auxiliary::PAGE_BYTES, PAGE_BYTES),
+            (auxiliary::SECURE, 0),
+            (auxiliary::EXECUTED_NAME, end - self.string_bytes as u64),
+            (auxiliary::NULL, 0),
+        ] {
+            writer.word(key)?;
+            writer.word(value)?;
+        }
+        if writer.words != self.words() * 8 || writer.strings != bytes {
+            return Err(StackError::Malformed);
+        }
+        memory[self.words() * 8..strings_at].fill(MaybeUninit::new(0));
+        // SAFETY: the words were written without a gap from the beginning to their end, the strings
+        // from theirs to the end of `memory` (both ends were just checked), and zeros between them.
+        Ok(unsafe { memory.assume_init_mut() })
+    }
+}
+
+/// Words from the bottom up, strings behind them.
+struct Writer<'m> {
+    memory: &'m mut [MaybeUninit<u8>],
+    /// Address of the memory's end.
+    end: u64,
+    /// Where the next word goes.
+    words: usize,
+    /// Where the next string goes.
+    strings: usize,
+}
+
+impl Writer<'_> {
+    /// Writes `bytes` at `at`; the place behind them.
+    fn put(&mut self, at: usize, bytes: &[u8]) -> Result<usize, StackError> {
+        let behind = at + bytes.len();
+        let place = self.memory.get_mut(at..behind);
+        place
+            .ok_or(StackError::Malformed)?
+            .write_copy_of_slice(bytes);
+        Ok(behind)
+    }
+
+    fn word(&mut self, word: u64) -> Result<(), StackError> {
+        self.words = self.put(self.words, &word.to_le_bytes())?;
+        Ok(())
+    }
+
+    /// Strings, a pointer to each of them, and a null.
+    fn strings<'s>(&mut self, strings: impl Iterator<Item = &'s [u8]>) -> Result<(), StackError> {
+        for string in strings {
+            if string.contains(&0) {
+                return Err(StackError::Malformed);
+            }
+            self.word(self.end - (self.memory.len() - self.strings) as u64)?;
+            self.strings = self.put(self.strings, string)?;
+            self.strings = self.put(self.strings, &[0])?;
+        }
+        self.word(0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libipc::wire::Bytes;
     use std::vec::Vec;
 
-    const FACTS: ImageFacts = ImageFacts {
-        program_headers: 0x7f00_0000_0040,
-        program_header_count: 4,
-        entry: 0x7f00_0000_1000,
-    };
-
-    fn message<'m>(
-        arguments: &'m [u8],
-        argc: u32,
-        environment: &'m [u8],
-        envc: u32,
-    ) -> StartMessage<'m> {
-        StartMessage {
-            name: Bytes(b"n"),
-            argument_count: argc,
-            arguments: Bytes(arguments),
-            environment_count: envc,
-            environment: Bytes(environment),
-        }
-    }
-
     /// Builds in real memory, so that the pointers can be followed.
-    fn built(message: &StartMessage<'_>) -> (Vec<u128>, *mut u64) {
-        let mut memory = std::vec![0u128; 64];
-        let bytes = memory.len() * 16;
-        let top = memory.as_ptr() as u64 + bytes as u64;
+    fn built(arguments: &[&[u8]], environment: &[&[u8]]) -> (Vec<u128>, *mut u64) {
+        let (arguments, environment) = (arguments.iter().copied(), environment.iter().copied());
+        let contents = Contents::count(arguments.clone(), environment.clone()).unwrap();
+        assert_eq!(contents.bytes() % 16, 0);
+        let mut memory = std::vec![0u128; contents.bytes() / 16];
+        let end = memory.as_ptr() as u64 + contents.bytes() as u64;
         // SAFETY: the same memory as bytes, borrowed for this call only.
-        let slice = unsafe { core::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), bytes) };
-        let sp = build(slice, top, 0, message, FACTS).unwrap();
-        assert_eq!(sp % 16, 0);
-        (memory, sp as *mut u64)
+        let slice = unsafe {
+            core::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), contents.bytes())
+        };
+        contents.build(slice, end, arguments, environment).unwrap();
+        let stack = memory.as_mut_ptr().cast();
+        (memory, stack)
     }
 
     #[test]
     fn the_program_finds_its_arguments_environment_and_vector() {
-        let (_memory, stack) = built(&message(b"cat\0-n\0", 2, b"A=1\0B=\0", 2));
+        let (_memory, stack) = built(&[b"cat", b"-n"], &[b"A=1", b"B="]);
         let word = |index: usize| {
             // SAFETY: within the built stack.
             unsafe { *stack.add(index) }
@@ -199,16 +226,15 @@ mod tests {
             (string(4), string(5), word(6)),
             (&b"A=1"[..], &b"B="[..], 0)
         );
-        let vector: Vec<(u64, u64)> = (0..8).map(|i| (word(7 + 2 * i), word(8 + 2 * i))).collect();
-        assert!(vector.contains(&(3, FACTS.program_headers)));
+        let vector: Vec<(u64, u64)> = (0..4).map(|i| (word(7 + 2 * i), word(8 + 2 * i))).collect();
         assert!(vector.contains(&(6, 4096)));
-        assert!(vector.contains(&(9, FACTS.entry)));
+        assert!(vector.contains(&(31, word(1))));
         assert_eq!(vector.last(), Some(&(0, 0)));
     }
 
     #[test]
     fn an_empty_argument_list_becomes_one_empty_string() {
-        let (_memory, stack) = built(&message(b"", 0, b"", 0));
+        let (_memory, stack) = built(&[], &[]);
         // SAFETY: within the built stack.
         let (count, first) = unsafe { (*stack, *stack.add(1)) };
         assert_eq!(count, 1);
@@ -217,31 +243,76 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_do_not_agree_are_refused() {
-        let mut memory = [0; 1024];
-        for bad in [
-            message(b"a\0", 2, b"", 0),
-            message(b"a", 1, b"", 0),
-            message(b"a\0", 1, b"x", 0),
-        ] {
-            assert_eq!(
-                build(&mut memory, 0x10000, 0, &bad, FACTS),
-                Err(StackError::Malformed)
-            );
+    fn every_byte_is_written_and_none_beyond() {
+        for length in 0..20 {
+            let argument = std::vec![b'x'; length];
+            let arguments = [&argument[..]].into_iter();
+            let nothing = core::iter::empty();
+            let contents = Contents::count(arguments.clone(), nothing.clone()).unwrap();
+            let mut twice = [0xa5, 0x5a].map(|byte| [MaybeUninit::new(byte); 256]);
+            let stacks = twice.each_mut().map(|memory| {
+                let built = contents.build(memory, 0x10000, arguments.clone(), nothing.clone());
+                built.unwrap().to_vec()
+            });
+            assert_eq!(stacks[0], stacks[1]);
+            // SAFETY: all of it was filled.
+            let rest = twice.map(|memory| unsafe { memory[contents.bytes()].assume_init() });
+            assert_eq!(rest, [0xa5, 0x5a]);
         }
     }
 
     #[test]
-    fn what_does_not_fit_beside_the_reserve_is_refused() {
-        let mut memory = [0; 1024];
-        let long = [b'x'; 600];
-        let mut arguments = long.to_vec();
-        arguments.push(0);
-        let message = message(&arguments, 1, b"", 0);
+    fn strings_that_are_not_those_that_were_counted_are_refused() {
+        let mut memory = [MaybeUninit::uninit(); 256];
+        let one: [&[u8]; 1] = [b"ab"];
+        let contents = Contents::count(one.into_iter(), core::iter::empty()).unwrap();
+        let others: [&[&[u8]]; 5] = [&[], &[b"a"], &[b"abc"], &[b"a", b""], &[b"ab", b"c"]];
+        for other in others {
+            let built = contents.build(
+                &mut memory,
+                0x10000,
+                other.iter().copied(),
+                core::iter::empty(),
+            );
+            assert_eq!(built, Err(StackError::Malformed), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_string_with_a_nul_inside_is_refused() {
+        let mut memory = [MaybeUninit::uninit(); 256];
+        let bad: [&[u8]; 1] = [b"a\0b"];
+        let contents = Contents::count(bad.into_iter(), core::iter::empty()).unwrap();
         assert_eq!(
-            build(&mut memory, 0x10000, 512, &message, FACTS),
+            contents.build(&mut memory, 0x10000, bad.into_iter(), core::iter::empty()),
+            Err(StackError::Malformed)
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let one: [&[u8]; 1] = [b"a"];
+        let contents = Contents::count(one.into_iter(), core::iter::empty()).unwrap();
+        let mut memory = [MaybeUninit::uninit(); 256];
+        let room = &mut memory[..contents.bytes() - 1];
+        assert_eq!(
+            contents.build(room, 0x10000, one.into_iter(), core::iter::empty()),
             Err(StackError::TooBig)
         );
-        assert!(build(&mut memory, 0x10000, 0, &message, FACTS).is_ok());
+    }
+
+    #[test]
+    fn strings_and_pointers_have_a_limit() {
+        let half = std::vec![b'x'; LIMIT / 2 - 9];
+        let both = [&half[..]; 2];
+        let count = |arguments: &[&[u8]], environment: &[&[u8]]| {
+            Contents::count(arguments.iter().copied(), environment.iter().copied())
+        };
+        let most = count(&both, &[]).unwrap();
+        assert!(most.bytes() <= LIMIT + OVERHEAD);
+        assert_eq!(count(&both[..1], &both[1..]).unwrap().bytes(), most.bytes());
+        assert_eq!(count(&both, &[b""]), Err(StackError::TooBig));
+        let pointers: Vec<&[u8]> = std::vec![b""; LIMIT / 9 + 1];
+        assert_eq!(count(&[], &pointers), Err(StackError::TooBig));
     }
 }

@@ -1,7 +1,7 @@
 //! What every native program is built on: first instruction, panic, system calls, files, processes.
 //!
-//! Two kinds of program use it. *Programs* ([`entry!`]) begin with a System V initial stack that the
-//! loader built, and find their capabilities in the slots of `libipc::protocol::process::slots`.
+//! Two kinds of program use it. *Programs* ([`entry!`]) begin with a System V initial stack that
+//! their creator built, and find their capabilities in the slots of `libipc::protocol::process::slots`.
 //! *Servers* ([`server_entry!`]) are started by init with the slots of `libipc::protocol::startup`.
 //!
 //! Nothing here keeps hidden state that a fork would duplicate wrongly: output is not buffered across
@@ -28,7 +28,6 @@ pub mod process;
 pub mod server;
 pub mod service;
 pub mod start;
-pub mod start_message;
 pub mod sync;
 pub mod thread;
 

@@ -5,6 +5,7 @@
 //! between, the kernel says `Occupied` and the search goes on. We only remember where it is worth trying
 //! first, which may be wrong at any time: so there is no state that a fork would copy wrongly.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use libipc::abi::{Access, Error, Handle, PAGE_BYTES, Protection, initial, layout};
@@ -107,6 +108,17 @@ impl Mapping {
     pub unsafe fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: mapped until `self` is dropped; the rest is the caller's promise.
         unsafe { core::slice::from_raw_parts_mut(self.address as *mut u8, self.bytes()) }
+    }
+
+    /// The bytes, for writing those that are nobody's yet.
+    ///
+    /// # Safety
+    /// As for [`as_mut_slice`](Self::as_mut_slice); what is written is initialised.
+    pub(crate) unsafe fn as_uninit_slice(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: mapped until `self` is dropped; the rest is the caller's promise.
+        unsafe {
+            core::slice::from_raw_parts_mut(self.address as *mut MaybeUninit<u8>, self.bytes())
+        }
     }
 
     /// Keeps the pages mapped for ever; returns their address.

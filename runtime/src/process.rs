@@ -9,8 +9,8 @@ use core::ffi::c_void;
 use core::mem::ManuallyDrop;
 
 use libipc::abi::{
-    Access, Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, SendCap, TableSelector,
-    WaitItem,
+    Access, Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, PAGE_BYTES, SendCap,
+    TableSelector, WaitItem, layout,
 };
 use libipc::protocol::files::FileError;
 use libipc::protocol::process::{
@@ -20,8 +20,9 @@ use libipc::protocol::process::{
 use libipc::wire::{CallError, Connection, Received, ShortBody, decode_answer, encode};
 
 use crate::file::{self, directory};
+use crate::initial_stack::{Contents, StackError, Strings};
 use crate::memory::Mapping;
-use crate::{start_message, syscall};
+use crate::syscall;
 
 /// The process protocol with the process's own capability.
 pub const fn client() -> process::Client<Connection> {
@@ -230,8 +231,8 @@ impl VforkChild<'_> {
     pub fn exec<'s>(
         &mut self,
         path: &[u8],
-        arguments: impl Iterator<Item = &'s [u8]> + Clone,
-        environment: impl Iterator<Item = &'s [u8]> + Clone,
+        arguments: impl Strings<'s>,
+        environment: impl Strings<'s>,
     ) -> Errno {
         let order = match Order::new(path, arguments, environment) {
             Ok(order) => order,
@@ -447,8 +448,8 @@ impl Order {
     /// component of `path`; environment strings have the form `NAME=value`.
     pub fn new<'s>(
         path: &[u8],
-        arguments: impl Iterator<Item = &'s [u8]> + Clone,
-        environment: impl Iterator<Item = &'s [u8]> + Clone,
+        arguments: impl Strings<'s>,
+        environment: impl Strings<'s>,
     ) -> Result<Order, Errno> {
         Order::of(directory(path), path, arguments, environment)
     }
@@ -457,12 +458,11 @@ impl Order {
     pub fn of<'s>(
         directory: Handle,
         path: &[u8],
-        arguments: impl Iterator<Item = &'s [u8]> + Clone,
-        environment: impl Iterator<Item = &'s [u8]> + Clone,
+        arguments: impl Strings<'s>,
+        environment: impl Strings<'s>,
     ) -> Result<Order, Errno> {
         let image = file::image(directory, path).map_err(file_errno)?;
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        write_message(name, arguments, environment)
+        write_message(name_of(path), arguments, environment)
             .map(|(message, start, start_bytes)| Order {
                 image: SendCap::moved(image),
                 start: SendCap::moved(start),
@@ -482,32 +482,44 @@ impl Order {
     }
 }
 
+/// A process's name: the last component of its image's path, cut to 15 bytes and filled with NULs.
+fn name_of(path: &[u8]) -> [u8; 16] {
+    let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let mut name = [0; 16];
+    for (to, from) in name.iter_mut().zip(last.iter().take(15)) {
+        *to = *from;
+    }
+    name
+}
+
+fn stack_errno(error: StackError) -> Errno {
+    match error {
+        StackError::TooBig => Errno::E2BIG,
+        StackError::Malformed => Errno::EINVAL,
+    }
+}
+
 fn write_message<'s>(
-    name: &[u8],
-    arguments: impl Iterator<Item = &'s [u8]> + Clone,
-    environment: impl Iterator<Item = &'s [u8]> + Clone,
+    name: [u8; 16],
+    arguments: impl Strings<'s>,
+    environment: impl Strings<'s>,
 ) -> Result<(Mapping, Handle, u64), Errno> {
-    let bytes =
-        start_message::size(name, arguments.clone(), environment.clone()).ok_or(Errno::E2BIG)?;
-    let mut message = Mapping::anonymous((bytes as u64).div_ceil(4096)).map_err(kernel_errno)?;
+    let contents = Contents::count(arguments.clone(), environment.clone()).map_err(stack_errno)?;
+    let bytes = (name.len() + contents.bytes()) as u64;
+    let mut message = Mapping::anonymous(bytes.div_ceil(PAGE_BYTES)).map_err(kernel_errno)?;
     // SAFETY: just mapped, and nobody else knows of it.
-    let written = start_message::write(
-        unsafe { message.as_mut_slice() },
-        name,
-        arguments,
-        environment,
-    )
-    .ok_or(Errno::E2BIG)?;
+    let memory = unsafe { message.as_uninit_slice() };
+    let (name_at, stack_at) = memory.split_at_mut(name.len());
+    name_at.write_copy_of_slice(&name);
+    contents
+        .build(stack_at, layout::STACK_END, arguments, environment)
+        .map_err(stack_errno)?;
     let start = message.make_window(Access::READ).map_err(kernel_errno)?;
-    Ok((message, start, written as u64))
+    Ok((message, start, bytes))
 }
 
 /// Replaces the calling process's image. Returns only if that failed.
-pub fn exec<'s>(
-    path: &[u8],
-    arguments: impl Iterator<Item = &'s [u8]> + Clone,
-    environment: impl Iterator<Item = &'s [u8]> + Clone,
-) -> Errno {
+pub fn exec<'s>(path: &[u8], arguments: impl Strings<'s>, environment: impl Strings<'s>) -> Errno {
     let order = match Order::new(path, arguments, environment) {
         Ok(order) => order,
         Err(error) => return error,
@@ -700,6 +712,12 @@ mod tests {
         assert_eq!(exit_status(9), None);
         assert_eq!(ending_signal(9), Some(9));
         assert_eq!(ending_signal(0x2a00), None);
+    }
+
+    #[test]
+    fn a_process_is_named_after_the_last_component_of_its_path() {
+        assert_eq!(&name_of(b"/bin/sh"), b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(&name_of(b"sixteen-long-abc"), b"sixteen-long-ab\0");
     }
 
     #[test]

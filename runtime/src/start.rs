@@ -1,6 +1,6 @@
 //! The first instruction, arguments and environment.
 //!
-//! The loader leaves `rsp` at a System V initial stack: the argument count, the arguments, a null, the
+//! `rsp` is at a System V initial stack, which the creator built (`crate::initial_stack`): the argument count, the arguments, a null, the
 //! environment, a null, the auxiliary vector. It stays there for as long as the program runs, so
 //! arguments are borrowed from it for ever.
 

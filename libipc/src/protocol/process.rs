@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::abi::layout;
 use crate::wire::{Blob, Bytes};
 
 /// Linux's error numbers, as far as process calls return them (LX legend).
@@ -186,20 +187,25 @@ pub struct LoadOrder {
 }
 
 /// A start message: what a new image is started with. It lies in memory of the creator, which gives
-/// a window on it; postcard encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// a window on it: the name, and behind it the initial stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartMessage<'m> {
-    /// The process's name: the last component of the image's path.
-    #[serde(borrow)]
-    pub name: Bytes<'m>,
-    /// Number of arguments.
-    pub argument_count: u32,
-    /// The arguments, each ended by a NUL (for Win32: the command line).
-    pub arguments: Bytes<'m>,
-    /// Number of environment strings.
-    pub environment_count: u32,
-    /// The environment strings, each ended by a NUL.
-    pub environment: Bytes<'m>,
+    /// The process's name: the last component of the image's path, cut to 15 bytes and filled with
+    /// NULs.
+    pub name: [u8; 16],
+    /// What will lie at the end of the first stack ([`layout::STACK_END`](crate::abi::layout)); the
+    /// initial stack pointer is at its beginning.
+    pub stack: &'m [u8],
+}
+
+impl<'m> StartMessage<'m> {
+    /// The message in `bytes`; `None` if they hold none.
+    pub fn read(bytes: &'m [u8]) -> Option<StartMessage<'m>> {
+        let (name, stack) = bytes.split_first_chunk()?;
+        let fits =
+            stack.len() as u64 <= layout::INITIAL_STACK_BYTES && stack.len().is_multiple_of(16);
+        fits.then_some(StartMessage { name: *name, stack })
+    }
 }
 
 /// Access mask bits of process server capabilities that are not Win32 object handles.

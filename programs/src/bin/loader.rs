@@ -4,25 +4,19 @@
 //! the program will have and no more. The process server snapshots every new space from one template,
 //! in which the loader lies at its link address and the first stack is mapped; the server unmaps the
 //! loader before the program's first instruction. The loader stands on a stack of its own, inside its
-//! image, so that it can build the program's.
+//! image, so that it can put the program's in its place.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::convert::Infallible;
 
 use libipc::abi::{Error, Protection, layout};
-use libipc::protocol::process::{Errno, slots};
+use libipc::protocol::process::{Errno, StartMessage, slots};
 use libipc::wire::Received;
 use runtime::elf;
-use runtime::initial_stack::{self, ImageFacts, StackError};
 use runtime::load::{self, Space, Target};
 use runtime::memory::Mapping;
 use runtime::process::client;
-use runtime::{start_message, syscall};
-
-/// How much of the first stack stays free for the program, in bytes.
-const RESERVE: usize = 32 * 1024;
-
-const _: () = assert!(layout::STACK_BYTES as usize >= start_message::LIMIT + RESERVE);
+use runtime::syscall;
 
 #[cfg(target_os = "none")]
 mod begin {
@@ -117,7 +111,7 @@ fn load() -> Result<Infallible, Errno> {
         .ok()
         .and_then(|length| message.as_slice().get(..length))
         .ok_or(Errno::EINVAL)?;
-    let start = start_message::read(bytes).ok_or(Errno::EINVAL)?;
+    let start = StartMessage::read(bytes).ok_or(Errno::EINVAL)?;
 
     let mut space = OwnSpace(Space {
         window: image_window,
@@ -126,27 +120,13 @@ fn load() -> Result<Infallible, Errno> {
     });
     load::map(&image, &mut space).map_err(memory_errno)?;
 
-    // SAFETY: the template maps the first stack, and nothing else is on it yet.
-    let stack = unsafe {
-        core::slice::from_raw_parts_mut(
-            (layout::STACK_END - layout::STACK_BYTES) as *mut u8,
-            layout::STACK_BYTES as usize,
-        )
-    };
-    let facts = ImageFacts {
-        program_headers: image.program_headers,
-        program_header_count: image.program_header_count,
-        entry: image.entry,
-    };
-    let stack_pointer = initial_stack::build(stack, layout::STACK_END, RESERVE, &start, facts)
-        .map_err(|error| match error {
-            StackError::TooBig => Errno::E2BIG,
-            StackError::Malformed => Errno::EINVAL,
-        })?;
-
-    let mut name = [0; 16];
-    let length = start.name.0.len().min(15);
-    name[..length].copy_from_slice(&start.name.0[..length]);
+    let stack_pointer = layout::STACK_END - start.stack.len() as u64;
+    // SAFETY: the template maps the first stack, nothing is on it yet, and the message is not longer
+    // (`StartMessage::read`).
+    let stack =
+        unsafe { core::slice::from_raw_parts_mut(stack_pointer as *mut u8, start.stack.len()) };
+    stack.copy_from_slice(start.stack);
+    let name = start.name;
     drop(message);
     for handle in received {
         let _ = syscall::cap_close(handle);
