@@ -81,40 +81,27 @@ fn run(boot_page: u64) -> ! {
 fn bring_up(boot: &BootPage, words: &BootWords) -> Result<Servers, Failure> {
     let servers = servers::start(boot, words.console)?;
     tree::print(&servers);
-    let files = files_table(&servers)?;
-    let fs = fs_table(&servers)?;
+    open_streams(&servers)?;
+    place(servers.root, Handle::OWN_FS, fs_slots::ROOT)?;
+    place(servers.root, Handle::OWN_FS, fs_slots::WORKING_DIRECTORY)?;
     let mut process = servers.process;
     process
-        .adopt_init(
-            SendCap::copy(initial::THREAD),
-            SendCap::copy(initial::SPACE),
-            SendCap::moved(files),
-            SendCap::moved(fs),
-        )
+        .adopt_init(SendCap::copy(initial::THREAD))
         .map_err(|error| Failure::Process(errno(error)))?;
     Ok(servers)
 }
 
-/// A files table with the console's streams as descriptors 0, 1 and 2.
-fn files_table(servers: &Servers) -> Result<Handle, Failure> {
-    let table = syscall::table_create(initial::POOL).r#for("a files table")?;
+/// Opens the console's streams as descriptors 0, 1 and 2.
+fn open_streams(servers: &Servers) -> Result<(), Failure> {
     let mut streams = Received::new();
     console::Client::new(Connection::new(servers.console))
         .standard_streams(&mut streams)
         .map_err(|_| Failure::Console)?;
     for (descriptor, stream) in streams.into_iter().enumerate() {
-        place(stream, table, descriptor as u32)?;
+        place(stream, Handle::OWN_FILES, descriptor as u32)?;
         syscall::cap_close(stream).r#for("a stream")?;
     }
-    Ok(table)
-}
-
-/// An fs table with the root directory as root and working directory.
-fn fs_table(servers: &Servers) -> Result<Handle, Failure> {
-    let table = syscall::table_create(initial::POOL).r#for("an fs table")?;
-    place(servers.root, table, fs_slots::ROOT)?;
-    place(servers.root, table, fs_slots::WORKING_DIRECTORY)?;
-    Ok(table)
+    Ok(())
 }
 
 fn place(source: Handle, table: Handle, slot: u32) -> Result<(), Failure> {

@@ -10,7 +10,8 @@ use alloc::vec::Vec;
 use init::archive;
 use init::boot_words::ConsoleKind;
 use libipc::abi::{
-    Access, BootPage, FaultMessage, Handle, PAGE_BYTES, Protection, SlotFlags, initial, layout,
+    Access, BootPage, Copies, FaultMessage, Handle, PAGE_BYTES, Protection, SlotFlags, initial,
+    layout,
 };
 use libipc::protocol::process::access as process_access;
 use libipc::protocol::{console, files, memory, process, startup};
@@ -184,8 +185,17 @@ impl Maker<'_> {
         let exceptions = syscall::cap_derive(self.guard, initial::POOL, index, Access::empty())
             .r#for("a guard")?;
         let label = FIRST_LABEL - index;
-        let thread = syscall::thread_create(quota.pool, space, table, files, fs, label, exceptions)
-            .r#for("a server's thread")?;
+        let thread = syscall::thread_create(
+            quota.pool,
+            space,
+            table,
+            files,
+            fs,
+            Copies::empty(),
+            label,
+            exceptions,
+        )
+        .r#for("a server's thread")?;
         for handle in [space, files, fs, exceptions] {
             syscall::cap_close(handle).r#for("closing what was handed over")?;
         }
@@ -255,6 +265,13 @@ pub fn start(boot: &BootPage, console: ConsoleKind) -> Result<Servers, Failure> 
         pager,
         (layout::LOADER, layout::LOADER_END),
     )?;
+    let space_rights = Access::MAP
+        | Access::READ_MEMORY
+        | Access::WRITE_MEMORY
+        | Access::MAKE_WINDOW
+        | Access::MAKE_THREAD;
+    let own_space = syscall::space_own(initial::SYSTEM, initial::POOL, space_rights)
+        .r#for("what stands for a program's own space")?;
     maker.server(
         "process",
         "servers/process",
@@ -280,9 +297,15 @@ pub fn start(boot: &BootPage, console: ConsoleKind) -> Result<Servers, Failure> 
                 WHOLE,
                 "the memory server, to look at quotas",
             ),
+            Grant::new(
+                startup::process::OWN_SPACE,
+                own_space,
+                WHOLE,
+                "each program's own space",
+            ),
         ],
     )?;
-    for handle in [pager, template, inspect, jobs.pool] {
+    for handle in [pager, template, inspect, jobs.pool, own_space] {
         syscall::cap_close(handle).r#for("closing what was handed over")?;
     }
 
@@ -404,7 +427,7 @@ impl server::Handler for Guard {
             )),
             None => log::print(format_args!("init: the {name} server ends\n")),
         }
-        let _ = syscall::thread_end(*thread);
+        let _ = syscall::thread_end(*thread, 0);
     }
 }
 
@@ -422,6 +445,7 @@ fn watch(guard: Handle, servers: Vec<(&'static str, Handle)>) -> Result<(), Fail
         initial::TABLE,
         files.r#for("the guard's tables")?,
         fs.r#for("the guard's tables")?,
+        Copies::empty(),
         u64::MAX,
         Handle::NONE,
     )

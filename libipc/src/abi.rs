@@ -307,7 +307,8 @@ bitflags! {
 
         /// Thread: start, suspend, resume, end, interrupt, label, priority.
         const CONTROL = 1 << 0;
-        /// Thread: read and write registers.
+        /// Thread: read and write registers; with CONTROL also what it lives in, since whoever
+        /// directs a thread can have it use its space and tables.
         const REGISTERS = 1 << 1;
         /// Thread: read its state, be told of its end.
         const OBSERVE = 1 << 2;
@@ -326,6 +327,8 @@ bitflags! {
         const LOG = 1 << 1;
         /// System: make Irq capabilities.
         const MAKE_IRQ = 1 << 2;
+        /// System: make capabilities that stand for their user's own space.
+        const OWN_SPACE = 1 << 3;
 
         const _ = !0;
     }
@@ -339,6 +342,19 @@ bitflags! {
         const INHERIT = 1 << 1;
         /// Win32: closing it is refused until the mark is taken off.
         const PROTECT = 1 << 2;
+    }
+
+    /// Of which parts a new thread gets a copy of its own. The others it shares.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Copies: u8 {
+        /// The space: a copy-on-write snapshot.
+        const SPACE = 1 << 0;
+        /// The private table.
+        const PRIVATE = 1 << 1;
+        /// The files table.
+        const FILES = 1 << 2;
+        /// The fs table.
+        const FS = 1 << 3;
     }
 
     /// What a mapping permits. A mapping without [`Protection::READ`] cannot be written or

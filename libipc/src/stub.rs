@@ -8,7 +8,9 @@
 
 use core::arch::asm;
 
-use crate::abi::{Access, Delivery, Error, Extended, Handle, OpWord, Protection, SlotFlags};
+use crate::abi::{
+    Access, Copies, Delivery, Error, Extended, Handle, OpWord, Protection, SlotFlags,
+};
 use crate::syscall::{ARGUMENTS, Argument, Values};
 
 /// A plain call with `n` argument registers in use.

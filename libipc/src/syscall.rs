@@ -5,11 +5,12 @@
 //! dispatcher of the kernel (a forgotten handler does not compile), [`TABLE`] feeds the
 //! documentation and the trace names.
 //!
-//! "Table" arguments take a table capability, or one of [`Handle::OWN_FILES`](crate::Handle) and
-//! its siblings for the caller's own. Calls that make a capability put it into the lowest free slot
+//! "Table" arguments take a table capability, a thread (its files table), or one of
+//! [`Handle::OWN_FILES`](crate::Handle) and its siblings for the caller's own. "Space" arguments
+//! take a space capability or a thread (the space that it runs in). Calls that make a capability put it into the lowest free slot
 //! of the caller's private table and return its handle; the pool that they name pays.
 
-use crate::abi::{Access, Handle, Protection, SlotFlags};
+use crate::abi::{Access, Copies, Handle, Protection, SlotFlags};
 
 /// Number of argument registers of a plain call.
 pub const ARGUMENTS: usize = 10;
@@ -102,6 +103,9 @@ macro_rules! syscalls {
         /// that was copied or derived from the window's first, and no other window ever has it; it
         /// says nothing of what the window shows.
         35 => window_status(window: Handle) -> (u64, u64);
+        /// Makes a capability to no particular space: whoever uses it means the space that it runs
+        /// in itself. What is derived from it is a capability to that space.
+        36 => space_own(system: Handle, pool: Handle, access: Access) -> Handle;
 
         /// Makes an empty capability table.
         40 => table_create(pool: Handle) -> Handle;
@@ -137,12 +141,16 @@ macro_rules! syscalls {
 
         /// Makes a thread, suspended once, with all registers zero. `exceptions` (a sender, or
         /// none) gets its faults. A label that is not the caller's own needs LABEL on the pool, or
-        /// it is `AccessDenied`.
-        64 => thread_create(pool: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, label: u64, exceptions: Handle) -> Handle;
+        /// it is `AccessDenied`. Where a space or a table is named, so may be a thread: what that
+        /// one has. Of the parts in `copies` the new thread gets a copy of its own, charged to the
+        /// pool: a snapshot of the space (which needs SNAPSHOT on it), a copy of the table (of
+        /// none: an empty one).
+        64 => thread_create(pool: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, copies: Copies, label: u64, exceptions: Handle) -> Handle;
         /// Makes a thread that continues where `like` waits in a call, as if that call had
         /// returned an empty message: same registers, FPU state, priority and exception endpoint.
-        /// `stack` 0 keeps the stack pointer. Suspended once.
-        65 => thread_fork(pool: Handle, like: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, label: u64, stack: u64) -> Handle;
+        /// `stack` 0 keeps the stack pointer. Suspended once. The parts are given as for
+        /// `thread_create`; a snapshot's page at `prefault` (0: none) is copied at once.
+        65 => thread_fork(pool: Handle, like: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, copies: Copies, label: u64, stack: u64, prefault: u64) -> Handle;
         /// Sets instruction pointer, stack pointer and `rdi`, clears the other registers, aborts
         /// what the thread waits for, and resumes it once.
         66 => thread_start(thread: Handle, instruction_pointer: u64, stack_pointer: u64, argument: u64) -> ();
@@ -151,8 +159,8 @@ macro_rules! syscalls {
         /// Takes one from the suspend count, if it is not 0; returns what it was.
         68 => thread_resume(thread: Handle) -> u64;
         /// Ends a thread. What it owes is answered with Gone, its clear address is stored 0 and
-        /// woken.
-        69 => thread_end(thread: Handle) -> ();
+        /// woken. With `close` 1 the handle is closed too.
+        69 => thread_end(thread: Handle, close: u64) -> ();
         /// Ends the calling thread.
         70 => thread_exit() -> ();
         /// Interrupts what the thread waits for: a call that nobody received ends with Interrupted,
@@ -179,6 +187,8 @@ macro_rules! syscalls {
         79 => thread_watch(thread: Handle, notification: Handle, bits: u64) -> ();
         /// Replaces the thread's files table (clone without FILES after the fact, exec).
         80 => thread_set_files(thread: Handle, files: Handle) -> ();
+        /// Gives the caller a capability to one of a thread's tables: 0 files, 1 private, 2 fs.
+        81 => thread_table(thread: Handle, pool: Handle, which: u64) -> Handle;
 
         /// Makes an endpoint; returns its receiver. `keep_queued` 1: calls that are queued when the
         /// last receiver goes wait for a new one, 0: they end with ServerGone.
@@ -365,6 +375,15 @@ impl Argument for SlotFlags {
     }
     fn decode(word: u64) -> Option<SlotFlags> {
         SlotFlags::from_bits(u8::try_from(word).ok()?)
+    }
+}
+
+impl Argument for Copies {
+    fn encode(self) -> u64 {
+        self.bits() as u64
+    }
+    fn decode(word: u64) -> Option<Copies> {
+        Copies::from_bits(u8::try_from(word).ok()?)
     }
 }
 

@@ -13,8 +13,8 @@ use crate::object::context::Context;
 use crate::object::device::{IoPorts, PhysicalRange};
 use crate::object::{State, Thread};
 use libipc::abi::{
-    Access, Delivery, Error, Extended, Handle, IpcCall, IpcFlags, Kind, MessageKind, OpWord,
-    Protection, SendCap, SlotFlags, TableSelector, initial,
+    Access, Copies, Delivery, Error, Extended, Handle, IpcCall, IpcFlags, Kind, MessageKind,
+    OpWord, Protection, SendCap, SlotFlags, TableSelector, initial,
 };
 use libipc::syscall::{ARGUMENTS, Argument, Values};
 use std::vec;
@@ -126,7 +126,17 @@ impl Rig {
         let [private, files, fs] = tables;
         let none = Handle::NONE;
         let handle = self
-            .thread_create(root, pool, initial::SPACE, private, files, fs, label, none)
+            .thread_create(
+                root,
+                pool,
+                initial::SPACE,
+                private,
+                files,
+                fs,
+                Copies::empty(),
+                label,
+                none,
+            )
             .unwrap();
         self.thread_start(root, handle, CALL_SITE, 0x7000, 0)
             .unwrap();
@@ -149,7 +159,17 @@ impl Rig {
         let [private, files, fs] = tables;
         let none = Handle::NONE;
         let handle = self
-            .thread_create(root, pool, space, private, files, fs, label, none)
+            .thread_create(
+                root,
+                pool,
+                space,
+                private,
+                files,
+                fs,
+                Copies::empty(),
+                label,
+                none,
+            )
             .unwrap();
         self.thread_start(root, handle, CALL_SITE, 0x7000, 0)
             .unwrap();

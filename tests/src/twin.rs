@@ -4,7 +4,7 @@
 //! of stack. The test is the pager and the exception handler of every thread in it, so each fault
 //! comes as a message that can be compared word for word.
 
-use libipc::abi::{Access, FaultMessage, NEVER, PAGE_BYTES, Protection, Registers};
+use libipc::abi::{Access, Copies, FaultMessage, NEVER, PAGE_BYTES, Protection, Registers};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
@@ -135,6 +135,7 @@ impl Twin {
             Handle::OWN_PRIVATE,
             Handle::OWN_FILES,
             Handle::OWN_FS,
+            Copies::empty(),
             crate::own_label()?,
             self.exceptions,
         )?;
@@ -170,7 +171,7 @@ impl Twin {
 
     fn end(&mut self) -> Result<(), Error> {
         if let Some(thread) = self.thread.take() {
-            syscall::thread_end(thread)?;
+            syscall::thread_end(thread, 0)?;
             syscall::cap_close(thread)?;
         }
         let reply = core::mem::replace(&mut self.reply, Handle::NONE);

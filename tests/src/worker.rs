@@ -6,7 +6,7 @@
 
 use core::marker::PhantomData;
 
-use libipc::abi::{NEVER, WaitItem};
+use libipc::abi::{Copies, NEVER, WaitItem};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
@@ -43,6 +43,7 @@ impl<'f> Worker<'f> {
             Handle::OWN_PRIVATE,
             Handle::OWN_FILES,
             Handle::OWN_FS,
+            Copies::empty(),
             crate::own_label()?,
             exceptions,
         )?;
@@ -112,7 +113,7 @@ impl<'f> Worker<'f> {
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
         // The thread may have ended by itself; then there is nothing to end.
-        let _ = syscall::thread_end(self.thread);
+        let _ = syscall::thread_end(self.thread, 0);
         let _ = wait_for(self.ended, 1, NEVER);
         let _ = syscall::cap_close(self.thread);
         let _ = syscall::cap_close(self.ended);

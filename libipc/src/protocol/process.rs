@@ -353,7 +353,7 @@ crate::protocol! {
     /// The first used slot of a process's tables not below (`table`, `index`).
     81 => capability_at(pid: u32, table: u8, index: u32) -> Option<CapabilityLine> [short];
     /// Registers the caller as PID 1. Its thread is labelled from then on.
-    82 => adopt_init() -> Identity [short] takes(thread, space, files, fs);
+    82 => adopt_init() -> Identity [short] takes(thread);
     /// Makes a child of the caller from an image, as fork and exec would (posix_spawn): with copies
     /// of the caller's files that are not close-on-exec. Answers with its PID once it is loaded.
     83 => spawn(start_bytes: u64) -> u32 [short] takes(image, start);

@@ -41,6 +41,11 @@ pub mod process {
     pub const LOADER_SPACE: Handle = slot(5);
     /// The memory server.
     pub const MEMORY_SERVER: Handle = slot(6);
+    /// What stands for the space of whoever uses it, for the private tables of programs. Rights
+    /// MAP, READ_MEMORY, WRITE_MEMORY, MAKE_WINDOW and MAKE_THREAD: snapshots are the process
+    /// server's. A thread that a program makes by itself is none of the process's: it goes with
+    /// the capabilities to it.
+    pub const OWN_SPACE: Handle = slot(7);
 
     /// Badge of the senders that faults of processes arrive by.
     pub const FAULT_BADGE: u64 = u64::MAX;

@@ -49,14 +49,17 @@ pub fn start_init<M: Machine>(
     image::write(memory, space, BOOT_PAGE, &boot_page(info, platform)).expect("memory at boot");
 
     let pool = memory.root_pool();
-    let table = memory.table_create(pool).expect("memory at boot");
+    let [table, files, fs] = [(); 3].map(|()| memory.table_create(pool).expect("memory at boot"));
     let mut thread = Thread::new();
     thread.context = Context::new(entry, layout::STACK_END).expect("init lies in the user half");
     let mut arguments = [0; 10];
     arguments[0] = BOOT_PAGE;
     thread.context.set_arguments(arguments);
     thread.space = Some(space);
+    thread.space_access = Access::all().bits();
     thread.tables[TableSelector::Private as usize] = Some(table);
+    thread.tables[TableSelector::Files as usize] = Some(files);
+    thread.tables[TableSelector::Fs as usize] = Some(fs);
     thread.suspends = 0;
     let thread = memory.create(pool, thread).expect("memory at boot");
     let window = archive_window(memory, info);

@@ -19,7 +19,8 @@ pub const MAX_DEPTH: u8 = 64;
 
 /// A grant of an object.
 pub struct Node {
-    /// Address bits of the object; 0 for [`Kind::System`], which has none.
+    /// Address bits of the object; 0 for [`Kind::System`], which has none, and for the capability
+    /// that stands for its user's own space.
     object: u64,
     badge: u64,
     parent: Option<Ref<Node>>,
@@ -143,6 +144,12 @@ impl Node {
         self.object
     }
 
+    /// Whether it grants whoever uses it the space that it runs in.
+    #[inline]
+    pub fn is_own_space(&self) -> bool {
+        self.object == 0 && self.kind == Kind::Space
+    }
+
     /// The badge that receivers see.
     #[inline]
     pub fn badge(&self) -> u64 {
@@ -198,6 +205,10 @@ impl<M: Machine> Memory<M> {
         let above = self.get(parent);
         if !above.alive {
             return Err(Error::BadHandle);
+        }
+        if above.is_own_space() {
+            // Many programs share this grant: what one derives is not for others to take back.
+            return self.node_create(pool, kind, object);
         }
         if above.is_revoking() {
             return Err(Error::WrongState);

@@ -147,10 +147,12 @@ impl<M: Machine> Kernel<M> {
     pub(crate) fn drop_object(&mut self, kind: Kind, object: u64) {
         /// The object of a kind that has one.
         fn object_at<T>(bits: u64) -> Ref<T> {
-            Ref::from_bits(bits).expect("only the system capability has no object")
+            Ref::from_bits(bits).expect("all other capabilities have an object")
         }
         match kind {
             Kind::Pool => self.memory.pool_release(object_at(object)),
+            // 0: its user's own space, on which the node has no hold.
+            Kind::Space if object == 0 => {}
             Kind::Space => self.memory.space_release(object_at(object)),
             Kind::Window => self.memory.window_release(object_at(object)),
             Kind::Table => self.release_table(object_at(object)),

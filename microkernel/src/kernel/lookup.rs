@@ -5,7 +5,7 @@
 use super::Kernel;
 use crate::cap::{Cap, CapTable, Node};
 use crate::machine::Machine;
-use crate::memory::{Object, Ref};
+use crate::memory::{Object, Ref, Space};
 use crate::object::Thread;
 use libipc::abi::{Access, Error, Handle, Kind, SlotFlags, TableSelector};
 
@@ -61,12 +61,16 @@ impl<M: Machine> Kernel<M> {
             return Err(Error::BadHandle);
         }
         let node = self.memory.node_of(&slot).ok_or(Error::BadHandle)?;
+        let mut object = node.object();
+        if node.is_own_space() {
+            object = self.memory.get(thread).space.map_or(0, Ref::to_bits);
+        }
         Ok(Found {
             table,
             index,
             node: slot.node,
             kind: node.kind(),
-            object: node.object(),
+            object,
             badge: node.badge(),
             access: slot.access,
             flags: slot.flags,
@@ -90,19 +94,76 @@ impl<M: Machine> Kernel<M> {
         self.find(handle)?.object(kind, needed)
     }
 
-    /// A table argument: a capability, or one of the caller's own.
+    /// A table argument: a capability, a thread (its files table), or one of the caller's own.
     pub(crate) fn table(&self, handle: Handle, needed: Access) -> Result<Ref<CapTable>, Error> {
+        self.table_of(handle, TableSelector::Files, needed)
+    }
+
+    /// The same, where a thread stands for that one of its tables.
+    pub(crate) fn table_of(
+        &self,
+        handle: Handle,
+        selector: TableSelector,
+        needed: Access,
+    ) -> Result<Ref<CapTable>, Error> {
         let table = if handle.is_own_table() {
             let selector = handle.table().ok_or(Error::BadHandle)?;
             let own = self.memory.get(self.caller()).table(selector);
             own.ok_or(Error::BadHandle)?
         } else {
-            self.object(handle, Kind::Table, needed)?
+            let found = self.find(handle)?;
+            match found.kind {
+                Kind::Thread => self.part_of(&found, |thread| thread.table(selector))?,
+                _ => found.object(Kind::Table, needed)?,
+            }
         };
         if self.memory.get(table).has_ended() {
             return Err(Error::Gone);
         }
         Ok(table)
+    }
+
+    /// What a thread lives in, for who may direct it.
+    pub(crate) fn part_of<T>(
+        &self,
+        found: &Found,
+        part: impl FnOnce(&Thread) -> Option<Ref<T>>,
+    ) -> Result<Ref<T>, Error> {
+        let thread = found.object(Kind::Thread, Access::CONTROL | Access::REGISTERS)?;
+        // One that has ended lives in nothing.
+        part(self.memory.get(thread)).ok_or(Error::Gone)
+    }
+
+    /// A space argument that has not ended: a capability, or a thread (the space that it runs in).
+    pub(crate) fn space(&self, handle: Handle, needed: Access) -> Result<Ref<Space>, Error> {
+        Ok(self.space_with_access(handle, needed)?.0)
+    }
+
+    /// The same, and all that the caller may do with it.
+    pub(crate) fn space_with_access(
+        &self,
+        handle: Handle,
+        needed: Access,
+    ) -> Result<(Ref<Space>, u32), Error> {
+        let found = self.find(handle)?;
+        let (space, access) = match found.kind {
+            Kind::Thread => {
+                let mut access = 0;
+                let space = self.part_of(&found, |thread| {
+                    access = thread.space_access;
+                    thread.space
+                })?;
+                (space, access)
+            }
+            _ => (found.object(Kind::Space, Access::empty())?, found.access),
+        };
+        if access & needed.bits() != needed.bits() {
+            return Err(Error::AccessDenied);
+        }
+        if self.memory.get(space).has_ended() {
+            return Err(Error::Gone);
+        }
+        Ok((space, access))
     }
 
     /// An optional sender, as the kernel keeps it: one more slot of its node counts.

@@ -88,6 +88,8 @@ pub struct Thread {
     pub label: u64,
     /// Where it runs; a hold. `None` once it has ended.
     pub space: Option<Ref<Space>>,
+    /// What its maker may do with that space.
+    pub space_access: u32,
     /// Its tables, by [`TableSelector`]; holds.
     pub tables: [Option<Ref<CapTable>>; 3],
     /// Who gets its faults.
@@ -161,6 +163,7 @@ impl Thread {
             context: Context::new(0, 0).expect("0 is a user address"),
             label: 0,
             space: None,
+            space_access: 0,
             tables: [None; 3],
             exceptions: None,
             clear_address: 0,

@@ -13,7 +13,7 @@ const LOG_BYTES: usize = 256;
 
 impl<M: Machine> Kernel<M> {
     /// The system capability, with these rights.
-    fn check_system(&self, system: Handle, needed: Access) -> Result<(), Error> {
+    pub(super) fn check_system(&self, system: Handle, needed: Access) -> Result<(), Error> {
         let found = self.find(system)?;
         if found.kind != Kind::System {
             return Err(Error::WrongKind);
@@ -178,7 +178,7 @@ impl<M: Machine> Kernel<M> {
         uncached: u64,
     ) -> Result<(), Stop> {
         let range = self.physical_range(range)?;
-        let space = self.object(space, Kind::Space, Access::MAP)?;
+        let space = self.space(space, Access::MAP)?;
         let caching = match truth(uncached)? {
             false => Caching::WriteBack,
             true => Caching::Uncached,

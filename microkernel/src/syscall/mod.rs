@@ -19,7 +19,7 @@ use crate::cap::Node;
 use crate::kernel::{Kernel, Stop};
 use crate::machine::Machine;
 use crate::memory::{Object, Pool, Ref};
-use libipc::abi::{Access, Error, Handle, Kind, Protection, SlotFlags};
+use libipc::abi::{Access, Copies, Error, Handle, Kind, Protection, SlotFlags};
 
 libipc::syscalls!(libipc::syscall_handlers);
 

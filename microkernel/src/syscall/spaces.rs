@@ -58,8 +58,19 @@ impl<M: Machine> Kernel<M> {
         pool: Handle,
         prefault: u64,
     ) -> Result<Handle, Stop> {
-        let source: Ref<Space> = self.object(source, Kind::Space, Access::SNAPSHOT)?;
+        let source = self.space(source, Access::SNAPSHOT)?;
         let pool = self.payer(pool)?;
+        let space = self.snapshot(source, pool, prefault)?;
+        self.give_new(pool, Kind::Space, space)
+    }
+
+    /// A snapshot with one hold, the caller's, and its page at `prefault` (0: none) copied.
+    pub(super) fn snapshot(
+        &mut self,
+        source: Ref<Space>,
+        pool: Ref<Pool>,
+        prefault: u64,
+    ) -> Result<Ref<Space>, Error> {
         let pager = self.memory.get(source).pager().and_then(node_of_pager);
         if let Some(node) = pager {
             self.memory.node_hold(node)?;
@@ -70,15 +81,27 @@ impl<M: Machine> Kernel<M> {
                     // Only to save a fault: one that cannot be settled now comes when it is due.
                     let _ = self.memory.resolve(space, prefault, Intent::Write);
                 }
-                self.give_new(pool, Kind::Space, space)
+                Ok(space)
             }
             Err(error) => {
                 if let Some(node) = pager {
                     self.release_node(node);
                 }
-                Err(error.into())
+                Err(error)
             }
         }
+    }
+
+    pub(super) fn space_own(
+        &mut self,
+        system: Handle,
+        pool: Handle,
+        access: Access,
+    ) -> Result<Handle, Stop> {
+        self.check_system(system, Access::OWN_SPACE)?;
+        let pool = self.payer(pool)?;
+        let node = self.memory.node_create(pool, Kind::Space, 0)?;
+        Ok(self.give(node, access.bits())?)
     }
 
     pub(super) fn space_map(
@@ -88,7 +111,7 @@ impl<M: Machine> Kernel<M> {
         pages: u64,
         protection: Protection,
     ) -> Result<(), Stop> {
-        let space = self.object(space, Kind::Space, Access::MAP)?;
+        let space = self.space(space, Access::MAP)?;
         self.memory
             .map_anonymous(space, address, pages, protection)?;
         Ok(())
@@ -100,7 +123,7 @@ impl<M: Machine> Kernel<M> {
         address: u64,
         pages: u64,
     ) -> Result<(), Stop> {
-        let space = self.object(space, Kind::Space, Access::MAP)?;
+        let space = self.space(space, Access::MAP)?;
         let (from, left) = self.rest_of_range(address, pages)?;
         let progress = self.memory.unmap(space, from, left)?;
         self.go_on(progress)
@@ -113,7 +136,7 @@ impl<M: Machine> Kernel<M> {
         pages: u64,
         protection: Protection,
     ) -> Result<(), Stop> {
-        let space = self.object(space, Kind::Space, Access::MAP)?;
+        let space = self.space(space, Access::MAP)?;
         let (from, left) = self.rest_of_range(address, pages)?;
         let progress = self.memory.protect(space, from, left, protection)?;
         self.go_on(progress)
@@ -171,7 +194,7 @@ impl<M: Machine> Kernel<M> {
     ) -> Result<(), Stop> {
         let found = self.find(window)?;
         let window = found.object(Kind::Window, Access::READ)?;
-        let space = self.object(space, Kind::Space, Access::MAP)?;
+        let space = self.space(space, Access::MAP)?;
         let part = WindowPart {
             offset_pages,
             protection,
@@ -205,7 +228,7 @@ impl<M: Machine> Kernel<M> {
         into: u64,
         bytes: u64,
     ) -> Result<(), Stop> {
-        let space = self.object(space, Kind::Space, Access::READ_MEMORY)?;
+        let space = self.space(space, Access::READ_MEMORY)?;
         let bytes = copy_length(bytes)?;
         let own = self.own_space();
         let target = self
@@ -228,7 +251,7 @@ impl<M: Machine> Kernel<M> {
         bytes: u64,
         force: u64,
     ) -> Result<(), Stop> {
-        let space = self.object(space, Kind::Space, Access::WRITE_MEMORY)?;
+        let space = self.space(space, Access::WRITE_MEMORY)?;
         let bytes = copy_length(bytes)?;
         let intent = match truth(force)? {
             false => Intent::Write,
@@ -254,7 +277,7 @@ impl<M: Machine> Kernel<M> {
         expected: u64,
         new: u64,
     ) -> Result<u64, Stop> {
-        let space = self.object(space, Kind::Space, Access::WRITE_MEMORY)?;
+        let space = self.space(space, Access::WRITE_MEMORY)?;
         let was = self
             .memory
             .compare_exchange(space, address, expected, new)
@@ -263,7 +286,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn space_next(&mut self, space: Handle, address: u64) -> Result<(u64, u64), Stop> {
-        let space = self.object(space, Kind::Space, Access::READ_MEMORY)?;
+        let space = self.space(space, Access::READ_MEMORY)?;
         Ok(self.memory.next_mapped(space, address).unwrap_or((0, 0)))
     }
 }

@@ -1,25 +1,42 @@
 //! Threads.
 
 use super::truth;
-use crate::cap::Cap;
+use crate::cap::{Cap, CapTable};
 use crate::kernel::{Kernel, Side, Stop};
 use crate::machine::Machine;
 use crate::memory::{FrameKind, Intent, Pool, Ref, Space};
 use crate::object::context::Context;
 use crate::object::thread::HIGHEST_PRIORITY;
 use crate::object::{Notification, State, Thread, Waiter};
-use libipc::abi::{Access, Error, Handle, Kind, Registers, USER_END};
+use libipc::abi::{Access, Copies, Error, Handle, Kind, Registers, TableSelector, USER_END};
 
 /// Bytes of [`Registers`] in a program's memory.
 const REGISTER_BYTES: usize = size_of::<Registers>();
 
-/// Where a new thread lives.
+/// What a new thread is to live in, as its maker names it.
 struct Home {
     space: Handle,
     private: Handle,
     files: Handle,
     fs: Handle,
+    copies: Copies,
+    /// The page of a snapshot to copy at once; 0: none.
+    prefault: u64,
 }
+
+/// The same, looked up and permitted.
+struct Source {
+    space: Ref<Space>,
+    /// What the maker may do with the space.
+    access: u32,
+    /// By [`TableSelector`]; `None`: an empty one.
+    tables: [Option<Ref<CapTable>>; 3],
+    copies: Copies,
+    prefault: u64,
+}
+
+/// Which copy each table is, by [`TableSelector`].
+const TABLE_COPIES: [Copies; 3] = [Copies::FILES, Copies::PRIVATE, Copies::FS];
 
 impl<M: Machine> Kernel<M> {
     pub(super) fn thread_yield(&mut self) -> Result<(), Stop> {
@@ -36,22 +53,25 @@ impl<M: Machine> Kernel<M> {
         private: Handle,
         files: Handle,
         fs: Handle,
+        copies: Copies,
         label: u64,
         exceptions: Handle,
     ) -> Result<Handle, Stop> {
         let rights = self.may_label(pool, label)?;
         let pool = self.payer(pool)?;
-        let home = Home {
+        let source = self.source(Home {
             space,
             private,
             files,
             fs,
-        };
-        let thread = self.new_thread(pool, home, label)?;
-        let exceptions = match self.hold_sender(exceptions) {
-            Ok(exceptions) => exceptions,
+            copies,
+            prefault: 0,
+        })?;
+        let exceptions = self.hold_sender(exceptions)?;
+        let thread = match self.new_thread(pool, source, label) {
+            Ok(thread) => thread,
             Err(error) => {
-                self.drop_object(Kind::Thread, thread.to_bits());
+                self.release_cap(exceptions);
                 return Err(error.into());
             }
         };
@@ -68,42 +88,81 @@ impl<M: Machine> Kernel<M> {
         Ok(rights)
     }
 
+    /// Looks up what a new thread is to live in.
+    fn source(&self, home: Home) -> Result<Source, Error> {
+        let copies = home.copies;
+        let needed = match copies.contains(Copies::SPACE) {
+            true => Access::SNAPSHOT,
+            false => Access::MAKE_THREAD,
+        };
+        let (space, access) = self.space_with_access(home.space, needed)?;
+        let mut tables = [None; 3];
+        let handles = [
+            (TableSelector::Files, home.files),
+            (TableSelector::Private, home.private),
+            (TableSelector::Fs, home.fs),
+        ];
+        for (selector, handle) in handles {
+            let place = selector as usize;
+            if handle.is_some() || !copies.contains(TABLE_COPIES[place]) {
+                tables[place] = Some(self.table_of(handle, selector, Access::USE_TABLE)?);
+            }
+        }
+        Ok(Source {
+            space,
+            access,
+            tables,
+            copies,
+            prefault: home.prefault,
+        })
+    }
+
     /// Makes a thread with one hold, the caller's of this function.
     fn new_thread(
         &mut self,
         pool: Ref<Pool>,
-        home: Home,
+        source: Source,
         label: u64,
     ) -> Result<Ref<Thread>, Error> {
-        let space: Ref<Space> = self.object(home.space, Kind::Space, Access::MAKE_THREAD)?;
-        if self.memory.get(space).has_ended() {
-            return Err(Error::Gone);
-        }
-        let tables = [
-            self.table(home.files, Access::USE_TABLE)?,
-            self.table(home.private, Access::USE_TABLE)?,
-            self.table(home.fs, Access::USE_TABLE)?,
-        ];
         let thread = self.memory.create(pool, Thread::new())?;
         self.memory.get_mut(thread).label = label;
-        let held = self.hold_home(thread, space, tables);
-        if let Err(error) = held {
+        if let Err(error) = self.furnish(thread, pool, source) {
             self.drop_object(Kind::Thread, thread.to_bits());
             return Err(error);
         }
         Ok(thread)
     }
 
-    fn hold_home(
+    /// Gives a thread what it lives in. If that fails, what it has by then goes with it.
+    fn furnish(
         &mut self,
         thread: Ref<Thread>,
-        space: Ref<Space>,
-        tables: [Ref<crate::cap::CapTable>; 3],
+        pool: Ref<Pool>,
+        source: Source,
     ) -> Result<(), Error> {
-        self.memory.space_hold(space)?;
-        self.memory.get_mut(thread).space = Some(space);
-        for (place, table) in tables.into_iter().enumerate() {
-            self.hold_object(Kind::Table, table.to_bits())?;
+        let (space, access) = match source.copies.contains(Copies::SPACE) {
+            true => (
+                self.snapshot(source.space, pool, source.prefault)?,
+                u32::MAX,
+            ),
+            false => {
+                self.memory.space_hold(source.space)?;
+                (source.space, source.access)
+            }
+        };
+        let entry = self.memory.get_mut(thread);
+        (entry.space, entry.space_access) = (Some(space), access);
+        for (place, table) in source.tables.into_iter().enumerate() {
+            let table = match table {
+                None => self.memory.table_create(pool)?,
+                Some(table) if source.copies.contains(TABLE_COPIES[place]) => {
+                    self.memory.table_copy(table, pool)?
+                }
+                Some(table) => {
+                    self.hold_object(Kind::Table, table.to_bits())?;
+                    table
+                }
+            };
             self.memory.get_mut(thread).tables[place] = Some(table);
         }
         Ok(())
@@ -117,8 +176,10 @@ impl<M: Machine> Kernel<M> {
         private: Handle,
         files: Handle,
         fs: Handle,
+        copies: Copies,
         label: u64,
         stack: u64,
+        prefault: u64,
     ) -> Result<Handle, Stop> {
         let rights = self.may_label(pool, label)?;
         let pool = self.payer(pool)?;
@@ -127,13 +188,15 @@ impl<M: Machine> Kernel<M> {
         if model.state != State::Answer || model.fault.is_some() {
             return Err(Error::WrongState.into());
         }
-        let home = Home {
+        let source = self.source(Home {
             space,
             private,
             files,
             fs,
-        };
-        let thread = self.new_thread(pool, home, label)?;
+            copies,
+            prefault,
+        })?;
+        let thread = self.new_thread(pool, source, label)?;
         if let Err(error) = self.copy_registers(like, thread, pool, stack) {
             self.drop_object(Kind::Thread, thread.to_bits());
             return Err(error.into());
@@ -228,8 +291,12 @@ impl<M: Machine> Kernel<M> {
         Ok(was as u64)
     }
 
-    pub(super) fn thread_end(&mut self, thread: Handle) -> Result<(), Stop> {
-        let thread = self.object(thread, Kind::Thread, Access::CONTROL)?;
+    pub(super) fn thread_end(&mut self, handle: Handle, close: u64) -> Result<(), Stop> {
+        let thread = self.object(handle, Kind::Thread, Access::CONTROL)?;
+        // Before the thread ends: with it may go the table that the handle is in.
+        if truth(close)? {
+            self.cap_close(handle)?;
+        }
         self.end_thread(thread);
         Ok(())
     }
@@ -394,12 +461,30 @@ impl<M: Machine> Kernel<M> {
         let thread = self.living(thread, Access::CONTROL)?;
         let files = self.table(files, Access::USE_TABLE)?;
         self.hold_object(Kind::Table, files.to_bits())?;
-        let place =
-            &mut self.memory.get_mut(thread).tables[libipc::abi::TableSelector::Files as usize];
+        let place = &mut self.memory.get_mut(thread).tables[TableSelector::Files as usize];
         if let Some(old) = place.replace(files) {
             self.release_table(old);
         }
         Ok(())
+    }
+
+    pub(super) fn thread_table(
+        &mut self,
+        thread: Handle,
+        pool: Handle,
+        which: u64,
+    ) -> Result<Handle, Stop> {
+        let selector = match which {
+            0 => TableSelector::Files,
+            1 => TableSelector::Private,
+            2 => TableSelector::Fs,
+            _ => return Err(Error::InvalidArgument.into()),
+        };
+        let found = self.find(thread)?;
+        let table = self.part_of(&found, |thread| thread.table(selector))?;
+        let pool = self.payer(pool)?;
+        self.hold_object(Kind::Table, table.to_bits())?;
+        self.give_new(pool, Kind::Table, table)
     }
 }
 

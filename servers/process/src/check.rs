@@ -21,10 +21,6 @@ impl ProcessServer {
                     || process.kind == Kind::ServiceRoot,
                 "a process lives as long as it has threads",
             )?;
-            holds(
-                process.is_alive() == process.memory.is_some() || process.kind == Kind::ServiceRoot,
-                "a process has memory as long as it lives",
-            )?;
             for thread in process
                 .threads
                 .iter(&self.threads, |thread| &thread.sibling)
@@ -109,22 +105,12 @@ impl ProcessServer {
 
     /// Shares count their users, loads under way included.
     fn check_users(&self) -> Result<(), &'static str> {
-        let (mut memories, mut tables, mut dispositions) = (0, 0, 0);
+        let mut dispositions = 0;
         for (_, process) in self.processes.iter() {
-            memories += u32::from(process.memory.is_some());
             dispositions += u32::from(process.dispositions.is_some());
-        }
-        for (_, thread) in self.threads.iter() {
-            tables += u32::from(thread.files.is_some()) + u32::from(thread.fs.is_some());
         }
         let loads = self.loads.len() as u32;
         let users = |counts: &mut dyn Iterator<Item = u32>| counts.sum::<u32>();
-        if users(&mut self.memories.iter().map(|(_, m)| m.users)) != memories + loads {
-            return Err("memories count their users");
-        }
-        if users(&mut self.tables.iter().map(|(_, t)| t.users)) != tables + 2 * loads {
-            return Err("tables count their users");
-        }
         if users(&mut self.dispositions.iter().map(|(_, d)| d.users)) != dispositions + loads {
             return Err("dispositions count their users");
         }

@@ -111,13 +111,10 @@ impl ProcessServer {
         if !stoppers.is_empty() {
             process.maker = None;
         }
-        let (memory, dispositions) = (process.memory.take(), process.dispositions.take());
+        let dispositions = process.dispositions.take();
         let notification = process.notification;
         if core::mem::take(&mut process.subreaper) {
             self.subreapers -= 1;
-        }
-        if let Some(memory) = memory {
-            self.drop_memory(machine, memory);
         }
         if let Some(dispositions) = dispositions {
             self.drop_dispositions(dispositions);
@@ -203,7 +200,7 @@ impl ProcessServer {
     }
 
     /// Ends a thread that is a member of a process: what it waits for, whom it keeps waiting, its
-    /// tables, its number.
+    /// number.
     pub(crate) fn end_thread<M: Machine>(&mut self, machine: &mut M, id: ThreadId, code: u32) {
         let thread = &mut self.threads[id];
         let Role::Member(process) = thread.role else {
@@ -214,14 +211,10 @@ impl ProcessServer {
         self.drop_owed(machine, id, process);
         let thread = &mut self.threads[id];
         let waiter = thread.releases.take();
-        let tables = [thread.files.take(), thread.fs.take()];
         let (tid, kept, notification) = (thread.tid, thread.handles > 0, thread.notification);
         thread.role = Role::Ended;
         if let Some(waiter) = waiter {
             self.release_waiter(machine, waiter);
-        }
-        for table in tables.into_iter().flatten() {
-            self.drop_table(machine, table);
         }
         let owner = &mut self.processes[process];
         owner

@@ -78,18 +78,21 @@ impl ProcessServer {
             return Err(Errno::EAGAIN); // LX-THREAD-10
         }
         let mut reserving = Reserving::new(self, machine);
-        // The table is copied even if nobody shares it: what closes on exec is closed in the copy
-        // now, where that may still fail, and a failed exec has not touched the old one.
-        reserving.files(thread, FilesChoice::Kept)?;
-        reserving.directory(thread, DirectoryChoice::Share)?;
         reserving.dispositions(process, DispositionChoice::Reset)?;
         let memory = MemoryChoice::Image {
             image,
             start,
             start_bytes,
         };
-        reserving.memory(process, memory)?;
-        reserving.thread(thread, FirstInstruction::Loader)?;
+        // The table is copied even if nobody shares it: what closes on exec is closed in the copy
+        // now, where that may still fail, and a failed exec has not touched the old one.
+        reserving.thread(
+            thread,
+            FirstInstruction::Loader,
+            memory,
+            FilesChoice::Kept,
+            DirectoryChoice::Share,
+        )?;
         reserving.load(Purpose::Exec { thread, process }, start_bytes)?;
         reserving.reply()?;
         let parts = reserving.finish();
@@ -177,9 +180,7 @@ impl ProcessServer {
         if !self.threads.get(thread).is_some_and(alive) {
             return Ok(());
         }
-        if let Some(memory) = self.processes[process].memory {
-            machine.remove_loader(self.memories[memory].space);
-        }
+        machine.remove_loader(handle);
         let stopped = self.processes[process].life == Life::Stopped;
         let holds = self.threads[thread].suspends + u32::from(stopped);
         if holds > 0 {
@@ -267,7 +268,6 @@ impl ProcessServer {
         record.name = name;
         record.execs += 1;
         record.fresh = false;
-        let old_memory = core::mem::replace(&mut record.memory, parts.memory);
         let old_dispositions = core::mem::replace(&mut record.dispositions, parts.dispositions);
         let tid = record.first_tid;
         // This is also where a vfork parent is released: what closes on exec is closed already.
@@ -277,18 +277,12 @@ impl ProcessServer {
         if let Some(reply) = reply {
             machine.close(reply);
         }
-        if let Some(memory) = old_memory {
-            self.drop_memory(machine, memory);
-        }
         if let (Some(old), Some(new)) = (old_dispositions, parts.dispositions) {
             // A sibling thread may have changed them while the loader was at work.
             self.dispositions[new].ignored = self.dispositions[old].ignored;
             self.drop_dispositions(old);
         }
         self.set_exit_signal(process, SIGCHLD);
-        let record = &mut self.threads[thread];
-        record.files = parts.files;
-        record.fs = parts.fs;
         self.join_process(thread, process, tid);
     }
 

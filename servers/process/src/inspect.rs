@@ -13,8 +13,6 @@ use crate::{Machine, ProcessServer};
 pub struct Figures {
     pub processes: usize,
     pub threads: usize,
-    pub memories: usize,
-    pub tables: usize,
     pub dispositions: usize,
     pub groups: usize,
     pub loads: usize,
@@ -28,8 +26,6 @@ impl ProcessServer {
         Figures {
             processes: self.processes.len(),
             threads: self.threads.len(),
-            memories: self.memories.len(),
-            tables: self.tables.len(),
             dispositions: self.dispositions.len(),
             groups: self.groups.len(),
             loads: self.loads.len(),
@@ -90,26 +86,15 @@ impl ProcessServer {
         index: u32,
     ) -> Option<CapabilityLine> {
         let process = &self.processes[self.pids.get(pid).process?];
-        let thread = &self.threads[process.threads.first()?];
+        let thread = self.threads[process.threads.first()?].handle;
         let tables = [
-            (
-                TableSelector::Files,
-                thread.files.map(|id| self.tables[id].handle),
-            ),
-            (
-                TableSelector::Private,
-                process.memory.map(|id| self.memories[id].private),
-            ),
-            (
-                TableSelector::Fs,
-                thread.fs.map(|id| self.tables[id].handle),
-            ),
+            TableSelector::Files,
+            TableSelector::Private,
+            TableSelector::Fs,
         ];
         let mut index = index;
-        for (selector, handle) in tables.into_iter().skip(usize::from(table)) {
-            if let Some(handle) = handle.filter(|handle| handle.is_some())
-                && let Some((slot, info)) = machine.slot_at(handle, index)
-            {
+        for selector in tables.into_iter().skip(usize::from(table)) {
+            if let Some((slot, info)) = machine.slot_at(thread, selector, index) {
                 return Some(CapabilityLine {
                     table: selector as u8,
                     index: slot,

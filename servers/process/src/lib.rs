@@ -36,7 +36,7 @@ pub mod signal;
 pub mod spawn;
 pub mod wait;
 
-pub use machine::{Late, Machine, Surroundings};
+pub use machine::{Late, Machine, MemoryShare, Shares, TableShare};
 
 use alloc::collections::VecDeque;
 
@@ -57,8 +57,6 @@ const PREPARED: usize = 64;
 pub struct ProcessServer {
     processes: Arena<Process>,
     threads: Arena<Thread>,
-    memories: Arena<Memory>,
-    tables: Arena<Table>,
     dispositions: Arena<Dispositions>,
     groups: Arena<Group>,
     loads: Arena<image::Load>,
@@ -87,8 +85,6 @@ impl ProcessServer {
         let mut server = ProcessServer {
             processes: Arena::default(),
             threads: Arena::default(),
-            memories: Arena::default(),
-            tables: Arena::default(),
             dispositions: Arena::default(),
             groups: Arena::default(),
             loads: Arena::default(),
@@ -101,18 +97,16 @@ impl ProcessServer {
         };
         server.processes.prepare(PREPARED);
         server.threads.prepare(PREPARED);
-        server.memories.prepare(PREPARED);
-        server.tables.prepare(2 * PREPARED);
         server.dispositions.prepare(PREPARED);
         server
     }
 
-    /// Makes the caller's process PID 1, with the service root as PID 2 (LX-INIT-02). The handles
-    /// are the server's from now on if this succeeds.
+    /// Makes the process of `thread`, the caller's, PID 1, with the service root as PID 2
+    /// (LX-INIT-02). The handle is the server's from now on if this succeeds.
     pub fn adopt_init<M: Machine>(
         &mut self,
         machine: &mut M,
-        [thread, space, files, fs]: [Handle; 4],
+        thread: Handle,
     ) -> Result<Identity, Errno> {
         if self.init.is_some() {
             return Err(Errno::EEXIST);
@@ -127,30 +121,13 @@ impl ProcessServer {
             })
             .map_err(|_| ROOM)?;
         let record = self.threads.insert(Thread::default()).map_err(|_| ROOM)?;
-        // Init's own private table stays its own; threads that it makes get an ordinary one.
-        let private = machine.private_table(space).and_then(|private| {
-            match machine.set_label(thread, record.bits()) {
-                Ok(()) => Ok(private),
-                Err(error) => {
-                    machine.close(private);
-                    Err(error)
-                }
-            }
-        });
-        let memory = match private {
-            Ok(private) => Memory {
-                space,
-                private,
-                users: 1,
-            },
-            Err(error) => {
-                self.threads.remove(record);
-                self.groups.remove(group);
-                return Err(machine::errno(error));
-            }
-        };
+        if let Err(error) = machine.set_label(thread, record.bits()) {
+            self.threads.remove(record);
+            self.groups.remove(group);
+            return Err(machine::errno(error));
+        }
         // The first records of an empty server: for want of this much the server cannot run at all.
-        let identity = self.first_processes(group, record, memory, [thread, files, fs]);
+        let identity = self.first_processes(group, record, thread);
         Ok(identity.expect("there is memory for the first records"))
     }
 
@@ -158,12 +135,8 @@ impl ProcessServer {
         &mut self,
         group: GroupId,
         thread: ThreadId,
-        memory: Memory,
-        [handle, files, fs]: [Handle; 3],
+        handle: Handle,
     ) -> Option<Identity> {
-        let memory = self.memories.insert(memory).ok()?;
-        let files = self.new_table(files).ok()?;
-        let fs = self.new_table(fs).ok()?;
         let dispositions = self.new_dispositions(0).ok()?;
         for kind in [Kind::Init, Kind::ServiceRoot] {
             let pid = self.pids.allocate().ok()?;
@@ -173,7 +146,6 @@ impl ProcessServer {
             process.life = Life::Running;
             process.exit_signal = signal::SIGCHLD;
             if kind == Kind::Init {
-                process.memory = Some(memory);
                 process.dispositions = Some(dispositions);
                 process.name = name(b"init");
             } else {
@@ -187,10 +159,7 @@ impl ProcessServer {
             self.join_group(id, group);
             if kind == Kind::Init {
                 self.init = Some(id);
-                let record = &mut self.threads[thread];
-                record.handle = handle;
-                record.files = Some(files);
-                record.fs = Some(fs);
+                self.threads[thread].handle = handle;
                 self.join_process(thread, id, pid);
             } else {
                 self.service_root = Some(id);

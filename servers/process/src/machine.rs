@@ -4,51 +4,66 @@
 //! counts live objects and fails on request. The first group of methods may fail and is only used
 //! while a creation reserves what it needs; the second cannot, and is what commits are made of.
 
-use libipc::abi::{Error, Handle, SendCap, SlotFlags};
+use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::{Errno, ProcessError, ProcessIds, Waited, Win32Error};
 use libipc::wire::{self, Body, Refusal};
 
-/// What a thread lives in.
+/// What a new thread lives in, as seen from the thread that it is made like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surroundings {
-    /// Address space.
-    pub space: Handle,
-    /// Private table.
-    pub private: Handle,
+pub struct Shares {
+    /// Address space, and with it the private table.
+    pub memory: MemoryShare,
     /// Files table.
-    pub files: Handle,
+    pub files: TableShare,
     /// Root and working directory.
-    pub fs: Handle,
+    pub fs: TableShare,
+}
+
+/// Where a new thread's memory comes from. Other memory than the other thread's comes with a
+/// private table of its own: [`slots`](libipc::protocol::process::slots).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryShare {
+    /// The other thread's.
+    Same,
+    /// A copy-on-write snapshot of it, the page at `prefault` (0: none) already copied.
+    Snapshot {
+        /// An address in the page that the new thread will write first.
+        prefault: u64,
+    },
+    /// A space in which only the loader is mapped.
+    Loader,
+}
+
+/// Where a new thread's table comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableShare {
+    /// The other thread's.
+    Same,
+    /// A copy of it.
+    Copy,
+    /// An empty one.
+    Empty,
 }
 
 /// The machine as the process server sees it. Objects are charged to the job's pool; every handle
-/// that a method returns is the server's to close.
+/// that a method returns is the server's to close. A thread holds what it lives in: the server has
+/// no handles on spaces and tables, and reaches them through a thread.
 pub trait Machine {
-    /// A copy-on-write snapshot of a space, its page at `prefault` (0: none) already copied.
-    fn snapshot(&mut self, space: Handle, prefault: u64) -> Result<Handle, Error>;
-    /// A space in which only the loader is mapped.
-    fn image_space(&mut self) -> Result<Handle, Error>;
-    /// A private table for programs in `space`: [`slots`](libipc::protocol::process::slots).
-    fn private_table(&mut self, space: Handle) -> Result<Handle, Error>;
-    /// An empty table.
-    fn empty_table(&mut self) -> Result<Handle, Error>;
-    /// A copy of a table.
-    fn copy_table(&mut self, table: Handle) -> Result<Handle, Error>;
-    /// Closes the slots of a table whose flags, cut to `mask`, are not `value`.
-    fn retain(&mut self, table: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error>;
-    /// Puts a copy of `source` into slot `index` of a table.
-    fn place(&mut self, source: Handle, table: Handle, index: u32) -> Result<(), Error>;
     /// A suspended thread without registers.
-    fn create_thread(&mut self, within: Surroundings, label: u64) -> Result<Handle, Error>;
+    fn create_thread(&mut self, like: Handle, shares: Shares, label: u64) -> Result<Handle, Error>;
     /// A suspended thread that goes on where `like` waits in its call to the server. `stack` 0
     /// keeps the stack pointer.
     fn fork_thread(
         &mut self,
         like: Handle,
-        within: Surroundings,
+        shares: Shares,
         label: u64,
         stack: u64,
     ) -> Result<Handle, Error>;
+    /// Closes the slots of a thread's files table whose flags, cut to `mask`, are not `value`.
+    fn retain(&mut self, thread: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error>;
+    /// Puts a copy of `source` into slot `index` of a thread's fs table.
+    fn place(&mut self, source: Handle, thread: Handle, index: u32) -> Result<(), Error>;
     /// Sets a thread's FS base.
     fn set_thread_pointer(&mut self, thread: Handle, base: u64) -> Result<(), Error>;
     /// Sets the address that is cleared and woken when the thread ends.
@@ -62,13 +77,14 @@ pub trait Machine {
     fn derive_sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;
     /// A notification; `ended`: with bit 0 set. The bit stays set when it is taken.
     fn end_notification(&mut self, ended: bool) -> Result<Handle, Error>;
-    /// Reads 4 bytes of a space.
-    fn read_word(&mut self, space: Handle, address: u64) -> Result<u32, Error>;
-    /// Writes 4 bytes of a space.
-    fn write_word(&mut self, space: Handle, address: u64, value: u32) -> Result<(), Error>;
+    /// Reads 4 bytes of a thread's memory.
+    fn read_word(&mut self, thread: Handle, address: u64) -> Result<u32, Error>;
+    /// Writes 4 bytes of a thread's memory.
+    fn write_word(&mut self, thread: Handle, address: u64, value: u32) -> Result<(), Error>;
 
-    /// The first used slot of a table at or above `index`, described as `cap_info` does.
-    fn slot_at(&mut self, table: Handle, index: u32) -> Option<(u32, u64)>;
+    /// The first used slot of one of a thread's tables at or above `index`, described as
+    /// `cap_info` does.
+    fn slot_at(&mut self, thread: Handle, table: TableSelector, index: u32) -> Option<(u32, u64)>;
     /// Answers a kept reply, which is used up. Capabilities in the answer are handed over.
     fn answer(&mut self, reply: Handle, answer: &Late);
     /// Adds one to a thread's suspend count; on return it runs nowhere.
@@ -85,8 +101,8 @@ pub trait Machine {
     );
     /// Starts a thread in the loader.
     fn start_loader(&mut self, thread: Handle);
-    /// Takes the loader out of a space.
-    fn remove_loader(&mut self, space: Handle);
+    /// Takes the loader out of a thread's memory.
+    fn remove_loader(&mut self, thread: Handle);
     /// Ends a thread and closes its handle.
     fn end_thread(&mut self, thread: Handle);
     /// Closes a handle.

@@ -1,22 +1,18 @@
 //! The process server's shell: receives, has the state machine decide, carries it out in the kernel.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use libipc::abi::{Access, Error, FaultMessage, Handle, PAGE_BYTES, SendCap, SlotFlags, layout};
+use libipc::abi::{
+    Access, Copies, Error, FaultMessage, Handle, PAGE_BYTES, SendCap, SlotFlags, TableSelector,
+    layout,
+};
 use libipc::protocol::process::{access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
 use libipc::wire::{Caller, LongBody, Served};
-use process_server::{Late, Machine, ProcessServer, Surroundings};
+use process_server::{Late, Machine, MemoryShare, ProcessServer, Shares, TableShare};
 use runtime::{log, server, syscall};
 
 runtime::server_entry!(run);
 
-/// What a program may do with its own space. Snapshots are the process server's. A thread that a program
-/// makes by itself is none of the process's: it goes with the capabilities to it.
-const SPACE_RIGHTS: Access = Access::MAP
-    .union(Access::READ_MEMORY)
-    .union(Access::WRITE_MEMORY)
-    .union(Access::MAKE_WINDOW)
-    .union(Access::MAKE_THREAD);
 /// What a program may do with its job's pool.
 const POOL_RIGHTS: Access = Access::CHARGE.union(Access::STATUS);
 /// What a program may ask of this server. A service thread has no more authority than its creator,
@@ -25,12 +21,20 @@ const CLIENT_RIGHTS: u32 = access::SELF | access::SERVICE | access::INSPECT;
 
 /// The kernel as the state machine sees it.
 struct Kernel {
-    /// A private table with everything but the space: each process begins with a copy.
+    /// The private table that every process begins with a copy of.
     template: Handle,
     /// Where the exceptions of all threads go.
     exceptions: Handle,
     /// Entry point of the loader.
     loader: u64,
+}
+
+/// The capabilities to what a new thread is to live in.
+struct Home {
+    space: Handle,
+    private: Handle,
+    files: Handle,
+    fs: Handle,
 }
 
 impl Kernel {
@@ -44,6 +48,7 @@ impl Kernel {
         let whole = Access::from_bits_retain(u32::MAX);
         for (source, slot, rights) in [
             (client, slots::PROCESS_SERVER, whole),
+            (own::OWN_SPACE, slots::SPACE, whole),
             (own::JOB_POOL, slots::POOL, POOL_RIGHTS),
             (own::MEMORY_SERVER, slots::MEMORY_SERVER, whole),
         ] {
@@ -57,6 +62,33 @@ impl Kernel {
             loader,
         })
     }
+
+    /// What the kernel is to make a thread of, for a thread like `like`.
+    fn home(&self, like: Handle, shares: Shares) -> (Home, Copies) {
+        let (space, private, memory_copies) = match shares.memory {
+            MemoryShare::Same => (like, like, Copies::empty()),
+            MemoryShare::Snapshot { .. } => (like, self.template, Copies::SPACE | Copies::PRIVATE),
+            MemoryShare::Loader => (
+                own::LOADER_SPACE,
+                self.template,
+                Copies::SPACE | Copies::PRIVATE,
+            ),
+        };
+        let table = |share, copy| match share {
+            TableShare::Same => (like, Copies::empty()),
+            TableShare::Copy => (like, copy),
+            TableShare::Empty => (Handle::NONE, copy),
+        };
+        let (files, files_copy) = table(shares.files, Copies::FILES);
+        let (fs, fs_copy) = table(shares.fs, Copies::FS);
+        let home = Home {
+            space,
+            private,
+            files,
+            fs,
+        };
+        (home, memory_copies | files_copy | fs_copy)
+    }
 }
 
 /// A commit's system call: it only fails if its object is gone, and then there is nothing to do.
@@ -65,50 +97,15 @@ fn done<T>(result: Result<T, Error>) {
 }
 
 impl Machine for Kernel {
-    fn snapshot(&mut self, space: Handle, prefault: u64) -> Result<Handle, Error> {
-        syscall::space_snapshot(space, own::JOB_POOL, prefault)
-    }
-
-    fn image_space(&mut self) -> Result<Handle, Error> {
-        syscall::space_snapshot(own::LOADER_SPACE, own::JOB_POOL, 0)
-    }
-
-    fn private_table(&mut self, space: Handle) -> Result<Handle, Error> {
-        let table = syscall::table_copy(self.template, own::JOB_POOL)?;
-        let index = slots::SPACE.index().into();
-        match syscall::cap_replace(space, table, index, SPACE_RIGHTS, SlotFlags::empty()) {
-            Ok(_) => Ok(table),
-            Err(error) => {
-                done(syscall::cap_close(table));
-                Err(error)
-            }
-        }
-    }
-
-    fn empty_table(&mut self) -> Result<Handle, Error> {
-        syscall::table_create(own::JOB_POOL)
-    }
-
-    fn copy_table(&mut self, table: Handle) -> Result<Handle, Error> {
-        syscall::table_copy(table, own::JOB_POOL)
-    }
-
-    fn retain(&mut self, table: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error> {
-        syscall::table_retain(table, mask, value)
-    }
-
-    fn place(&mut self, source: Handle, table: Handle, index: u32) -> Result<(), Error> {
-        let whole = Access::from_bits_retain(u32::MAX);
-        syscall::cap_replace(source, table, index.into(), whole, SlotFlags::empty()).map(drop)
-    }
-
-    fn create_thread(&mut self, within: Surroundings, label: u64) -> Result<Handle, Error> {
+    fn create_thread(&mut self, like: Handle, shares: Shares, label: u64) -> Result<Handle, Error> {
+        let (home, copies) = self.home(like, shares);
         syscall::thread_create(
             own::JOB_POOL,
-            within.space,
-            within.private,
-            within.files,
-            within.fs,
+            home.space,
+            home.private,
+            home.files,
+            home.fs,
+            copies,
             label,
             self.exceptions,
         )
@@ -117,20 +114,40 @@ impl Machine for Kernel {
     fn fork_thread(
         &mut self,
         like: Handle,
-        within: Surroundings,
+        shares: Shares,
         label: u64,
         stack: u64,
     ) -> Result<Handle, Error> {
+        let (home, copies) = self.home(like, shares);
+        let prefault = match shares.memory {
+            MemoryShare::Snapshot { prefault } => prefault,
+            MemoryShare::Same | MemoryShare::Loader => 0,
+        };
         syscall::thread_fork(
             own::JOB_POOL,
             like,
-            within.space,
-            within.private,
-            within.files,
-            within.fs,
+            home.space,
+            home.private,
+            home.files,
+            home.fs,
+            copies,
             label,
             stack,
+            prefault,
         )
+    }
+
+    fn retain(&mut self, thread: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error> {
+        syscall::table_retain(thread, mask, value)
+    }
+
+    fn place(&mut self, source: Handle, thread: Handle, index: u32) -> Result<(), Error> {
+        let table = syscall::thread_table(thread, own::JOB_POOL, TableSelector::Fs as u64)?;
+        let whole = Access::from_bits_retain(u32::MAX);
+        let placed =
+            syscall::cap_replace(source, table, index.into(), whole, SlotFlags::empty()).map(drop);
+        self.close(table);
+        placed
     }
 
     fn set_thread_pointer(&mut self, thread: Handle, base: u64) -> Result<(), Error> {
@@ -162,10 +179,10 @@ impl Machine for Kernel {
         Ok(notification)
     }
 
-    fn read_word(&mut self, space: Handle, address: u64) -> Result<u32, Error> {
+    fn read_word(&mut self, thread: Handle, address: u64) -> Result<u32, Error> {
         let mut word = 0u32;
         syscall::space_read(
-            space,
+            thread,
             address,
             &raw mut word as u64,
             size_of::<u32>() as u64,
@@ -173,13 +190,16 @@ impl Machine for Kernel {
         Ok(word)
     }
 
-    fn write_word(&mut self, space: Handle, address: u64, value: u32) -> Result<(), Error> {
+    fn write_word(&mut self, thread: Handle, address: u64, value: u32) -> Result<(), Error> {
         let from = &raw const value as u64;
-        syscall::space_write(space, address, from, size_of::<u32>() as u64, 0)
+        syscall::space_write(thread, address, from, size_of::<u32>() as u64, 0)
     }
 
-    fn slot_at(&mut self, table: Handle, index: u32) -> Option<(u32, u64)> {
-        let (index, info) = syscall::table_next(table, index.into()).ok()?;
+    fn slot_at(&mut self, thread: Handle, table: TableSelector, index: u32) -> Option<(u32, u64)> {
+        let table = syscall::thread_table(thread, own::JOB_POOL, table as u64).ok()?;
+        let next = syscall::table_next(table, index.into());
+        self.close(table);
+        let (index, info) = next.ok()?;
         Some((u32::try_from(index).ok()?, info))
     }
 
@@ -217,15 +237,14 @@ impl Machine for Kernel {
         done(syscall::thread_start(thread, self.loader, 0, 0));
     }
 
-    fn remove_loader(&mut self, space: Handle) {
+    fn remove_loader(&mut self, thread: Handle) {
         let pages = (layout::LOADER_END - layout::LOADER) / PAGE_BYTES;
         // Without memory for the tables the loader stays: it is the program's to use as it likes.
-        done(syscall::space_unmap(space, layout::LOADER, pages));
+        done(syscall::space_unmap(thread, layout::LOADER, pages));
     }
 
     fn end_thread(&mut self, thread: Handle) {
-        done(syscall::thread_end(thread));
-        done(syscall::cap_close(thread));
+        done(syscall::thread_end(thread, 1));
     }
 
     fn close(&mut self, handle: Handle) {

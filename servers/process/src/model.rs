@@ -1,8 +1,8 @@
 //! The records that the process model is made of.
 //!
-//! A process is a set of shares: its memory and its signal dispositions are records of their own
-//! that count their users, and so are the tables of each thread. Sharing one means naming the same
-//! record; a record goes, with its kernel objects, when its last user does.
+//! A process is a set of shares. Its memory and tables are what its threads live in: the kernel
+//! counts who shares them, and they go with the last such thread. Its signal dispositions are a
+//! record of their own that counts its users; sharing them means naming the same record.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -17,10 +17,6 @@ use crate::list::{Links, List};
 pub type ProcessId = Id<Process>;
 /// Names a thread, and is its label: never reused.
 pub type ThreadId = Id<Thread>;
-/// Names an address space with its private table.
-pub type MemoryId = Id<Memory>;
-/// Names a files or fs table.
-pub type TableId = Id<Table>;
 /// Names a set of signal dispositions.
 pub type DispositionsId = Id<Dispositions>;
 /// Names a process group.
@@ -30,24 +26,6 @@ pub type LoadId = Id<crate::image::Load>;
 
 /// A process's name: at most 15 bytes, filled with NULs.
 pub type Name = [u8; 16];
-
-/// An address space. The private table belongs to it, because programs keep its handles in memory.
-pub struct Memory {
-    /// The space.
-    pub space: Handle,
-    /// The private table of the threads in it.
-    pub private: Handle,
-    /// Processes and reservations that hold it.
-    pub users: u32,
-}
-
-/// A files or fs table.
-pub struct Table {
-    /// The table.
-    pub handle: Handle,
-    /// Threads and reservations that hold it.
-    pub users: u32,
-}
 
 /// What signals do.
 #[derive(Clone, Copy)]
@@ -168,8 +146,6 @@ pub struct Process {
     /// How many.
     pub thread_count: u32,
     /// `None` once it has ended.
-    pub memory: Option<MemoryId>,
-    /// `None` once it has ended.
     pub dispositions: Option<DispositionsId>,
     /// Its group.
     pub group: GroupId,
@@ -262,10 +238,6 @@ pub struct Thread {
     pub tid: u32,
     /// Place in the process's list.
     pub sibling: Links<Thread>,
-    /// Its files table.
-    pub files: Option<TableId>,
-    /// Its root and working directory.
-    pub fs: Option<TableId>,
     /// What the server owes it, and the kept reply.
     pub owed: Option<(Owed, Handle)>,
     /// Who waits until it execs or exits (vfork).
@@ -287,8 +259,6 @@ impl Default for Thread {
             handle: Handle::NONE,
             tid: 0,
             sibling: Links::default(),
-            files: None,
-            fs: None,
             owed: None,
             releases: None,
             suspends: 0,
@@ -325,7 +295,6 @@ impl Process {
             made: Vec::new(),
             threads: List::default(),
             thread_count: 0,
-            memory: None,
             dispositions: None,
             group,
             member: Links::default(),

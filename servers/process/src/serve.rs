@@ -88,11 +88,9 @@ impl<M: Machine> Server<M> for ProcessServer {
         size: u64,
     ) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        let space = self.processes[client.1]
-            .memory
-            .map(|memory| self.memories[memory].space);
+        let thread = self.threads[client.0].handle;
         let plan = linux::clone3(record.0, size, self.facts(client.1), |address| {
-            machine.read_word(space?, address).ok()
+            machine.read_word(thread, address).ok()
         });
         self.spawn(machine, client, plan.map_err(linux_error)?)
             .map_err(linux_error)
@@ -360,11 +358,9 @@ impl<M: Machine> Server<M> for ProcessServer {
 
     fn adopt_init<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<Identity> {
         self.permit(caller, access::INIT)?;
-        let handles = [0, 1, 2, 3].map(|index| caller.received[index]);
-        let identity = ProcessServer::adopt_init(self, machine, handles).map_err(linux_error)?;
-        for index in 0..handles.len() {
-            caller.take(index);
-        }
+        let thread = caller.received[0];
+        let identity = ProcessServer::adopt_init(self, machine, thread).map_err(linux_error)?;
+        caller.take(0);
         Ok(Answer::Now(identity))
     }
 

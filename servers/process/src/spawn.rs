@@ -5,8 +5,9 @@
 //! is dropped, so a step that fails leaves nothing. *Commit* takes the finished parts, cannot fail,
 //! and is the one point at which a child becomes visible: number, parent's children, group.
 //!
-//! The order of the reserve steps is Linux's (LX-COPY-11, 13): tables, dispositions, memory,
-//! thread, numbers.
+//! The order of the reserve steps is Linux's as far as errors tell (LX-COPY-11, 13): dispositions,
+//! the thread with its tables and memory, numbers. Tables and memory are not the server's: one kernel
+//! call makes a thread with what it lives in, and they go with it.
 
 use libipc::abi::{Handle, SlotFlags};
 
@@ -20,17 +21,14 @@ use crate::model::*;
 use crate::object::Object;
 use crate::pid::NoNumber;
 use crate::plan::*;
-use crate::{Machine, ProcessServer, Surroundings};
+use crate::{Machine, MemoryShare, ProcessServer, Shares, TableShare};
 
 /// What a creation has reserved. Each field is one reference or object that somebody must take
 /// over: [`commit`](ProcessServer::commit) or [`release`](ProcessServer::release).
 #[must_use]
 #[derive(Default)]
 pub struct Parts {
-    pub(crate) files: Option<TableId>,
-    pub(crate) fs: Option<TableId>,
     pub(crate) dispositions: Option<DispositionsId>,
-    pub(crate) memory: Option<MemoryId>,
     pub(crate) thread: Option<ThreadId>,
     pub(crate) number: Option<u32>,
     /// A second number, for the first thread of a Win32 process.
@@ -74,63 +72,6 @@ impl<'r, M: Machine> Reserving<'r, M> {
         core::mem::take(&mut self.parts)
     }
 
-    /// Takes over a table that was just made; closes it if there is no room to note it.
-    fn note_table(&mut self, handle: Handle) -> Result<TableId, Errno> {
-        self.server.new_table(handle).map_err(|error| {
-            self.machine.close(handle);
-            full(error)
-        })
-    }
-
-    pub(crate) fn files(&mut self, of: ThreadId, choice: FilesChoice) -> Result<(), Errno> {
-        let source = self.server.threads[of].files.ok_or(Errno::ESRCH)?;
-        let table = self.server.tables[source].handle;
-        let (copied, keep) = match choice {
-            FilesChoice::Share => {
-                self.parts.files = Some(self.server.hold_table(source));
-                return Ok(());
-            }
-            FilesChoice::Fresh => (self.machine.empty_table(), None),
-            FilesChoice::Copy => (self.machine.copy_table(table), None),
-            FilesChoice::Kept => (
-                self.machine.copy_table(table),
-                Some((SlotFlags::CLOSE_ON_EXEC, SlotFlags::empty())),
-            ),
-            FilesChoice::Inheritable => (
-                self.machine.copy_table(table),
-                Some((SlotFlags::INHERIT, SlotFlags::INHERIT)),
-            ),
-        };
-        let handle = copied.map_err(errno)?;
-        self.parts.files = Some(self.note_table(handle)?);
-        match keep {
-            Some((mask, value)) => self.machine.retain(handle, mask, value).map_err(errno),
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) fn directory(&mut self, of: ThreadId, choice: DirectoryChoice) -> Result<(), Errno> {
-        let source = self.server.threads[of].fs.ok_or(Errno::ESRCH)?;
-        let table = self.server.tables[source].handle;
-        let copied = match choice {
-            DirectoryChoice::Share => {
-                self.parts.fs = Some(self.server.hold_table(source));
-                return Ok(());
-            }
-            DirectoryChoice::Fresh => self.machine.empty_table(),
-            DirectoryChoice::Copy | DirectoryChoice::At(_) => self.machine.copy_table(table),
-        };
-        let handle = copied.map_err(errno)?;
-        self.parts.fs = Some(self.note_table(handle)?);
-        match choice {
-            DirectoryChoice::At(directory) => self
-                .machine
-                .place(directory, handle, fs_slots::WORKING_DIRECTORY)
-                .map_err(errno),
-            _ => Ok(()),
-        }
-    }
-
     pub(crate) fn dispositions(
         &mut self,
         of: ProcessId,
@@ -153,38 +94,35 @@ impl<'r, M: Machine> Reserving<'r, M> {
         Ok(())
     }
 
-    pub(crate) fn memory(&mut self, of: ProcessId, choice: MemoryChoice) -> Result<(), Errno> {
-        let source = self.server.processes[of].memory.ok_or(Errno::ESRCH)?;
-        let made = match choice {
-            MemoryChoice::Share => {
-                self.parts.memory = Some(self.server.hold_memory(source));
-                return Ok(());
-            }
-            MemoryChoice::Snapshot { prefault } => {
-                let space = self.server.memories[source].space;
-                self.machine.snapshot(space, prefault)
-            }
-            MemoryChoice::Image { .. } => self.machine.image_space(),
+    /// The thread, with memory and tables.
+    pub(crate) fn thread(
+        &mut self,
+        like: ThreadId,
+        first: FirstInstruction,
+        memory: MemoryChoice,
+        files: FilesChoice,
+        directory: DirectoryChoice,
+    ) -> Result<(), Errno> {
+        let shares = Shares {
+            memory: match memory {
+                MemoryChoice::Share => MemoryShare::Same,
+                MemoryChoice::Snapshot { prefault } => MemoryShare::Snapshot { prefault },
+                MemoryChoice::Image { .. } => MemoryShare::Loader,
+            },
+            files: match files {
+                FilesChoice::Share => TableShare::Same,
+                FilesChoice::Copy | FilesChoice::Kept | FilesChoice::Inheritable => {
+                    TableShare::Copy
+                }
+                FilesChoice::Fresh => TableShare::Empty,
+            },
+            fs: match directory {
+                DirectoryChoice::Share => TableShare::Same,
+                DirectoryChoice::Copy | DirectoryChoice::At(_) => TableShare::Copy,
+                DirectoryChoice::Fresh => TableShare::Empty,
+            },
         };
-        let space = made.map_err(errno)?;
-        let noted = self.server.memories.insert(Memory {
-            space,
-            private: Handle::NONE,
-            users: 1,
-        });
-        let memory = noted.map_err(|error| {
-            self.machine.close(space);
-            full(error)
-        })?;
-        self.parts.memory = Some(memory);
-        self.server.memories[memory].private = self.machine.private_table(space).map_err(errno)?;
-        Ok(())
-    }
-
-    /// The thread, in what has been reserved so far.
-    pub(crate) fn thread(&mut self, like: ThreadId, first: FirstInstruction) -> Result<(), Errno> {
         let like = self.server.threads[like].handle;
-        let within = self.surroundings()?;
         let thread = self
             .server
             .threads
@@ -193,28 +131,33 @@ impl<'r, M: Machine> Reserving<'r, M> {
         self.parts.thread = Some(thread);
         let made = match first {
             FirstInstruction::AfterCall { stack } => {
-                self.machine.fork_thread(like, within, thread.bits(), stack)
+                self.machine.fork_thread(like, shares, thread.bits(), stack)
             }
             FirstInstruction::Loader | FirstInstruction::Function(_) => {
-                self.machine.create_thread(within, thread.bits())
+                self.machine.create_thread(like, shares, thread.bits())
             }
         };
-        self.server.threads[thread].handle = made.map_err(errno)?;
+        let handle = made.map_err(errno)?;
+        self.server.threads[thread].handle = handle;
+        // What the child is not to have is taken out of its copy before it runs.
+        match files {
+            FilesChoice::Kept => {
+                self.machine
+                    .retain(handle, SlotFlags::CLOSE_ON_EXEC, SlotFlags::empty())
+            }
+            FilesChoice::Inheritable => {
+                self.machine
+                    .retain(handle, SlotFlags::INHERIT, SlotFlags::INHERIT)
+            }
+            FilesChoice::Share | FilesChoice::Copy | FilesChoice::Fresh => Ok(()),
+        }
+        .map_err(errno)?;
+        if let DirectoryChoice::At(directory) = directory {
+            self.machine
+                .place(directory, handle, fs_slots::WORKING_DIRECTORY)
+                .map_err(errno)?;
+        }
         Ok(())
-    }
-
-    fn surroundings(&self) -> Result<Surroundings, Errno> {
-        let table = |id: Option<TableId>| {
-            id.map(|id| self.server.tables[id].handle)
-                .ok_or(Errno::EINVAL)
-        };
-        let memory = &self.server.memories[self.parts.memory.ok_or(Errno::EINVAL)?];
-        Ok(Surroundings {
-            space: memory.space,
-            private: memory.private,
-            files: table(self.parts.files)?,
-            fs: table(self.parts.fs)?,
-        })
     }
 
     fn registers(&mut self, words: &Words) -> Result<(), Errno> {
@@ -326,11 +269,8 @@ impl ProcessServer {
         plan: &SpawnPlan,
     ) -> Result<Parts, Errno> {
         let mut reserving = Reserving::new(self, machine);
-        reserving.files(creator, plan.files)?;
-        reserving.directory(creator, plan.directory)?;
         reserving.dispositions(process, plan.dispositions)?;
-        reserving.memory(process, plan.memory)?;
-        reserving.thread(creator, plan.first)?;
+        reserving.thread(creator, plan.first, plan.memory, plan.files, plan.directory)?;
         reserving.registers(&plan.words)?;
         reserving.numbers(plan)?;
         if let GroupChoice::New(kind) = plan.group {
@@ -375,14 +315,8 @@ impl ProcessServer {
         {
             machine.end_thread(record.handle);
         }
-        if let Some(memory) = parts.memory {
-            self.drop_memory(machine, memory);
-        }
         if let Some(dispositions) = parts.dispositions {
             self.drop_dispositions(dispositions);
-        }
-        for table in [parts.fs, parts.files].into_iter().flatten() {
-            self.drop_table(machine, table);
         }
     }
 
@@ -397,16 +331,10 @@ impl ProcessServer {
         let (Some(thread), Some(number)) = (parts.thread, parts.number) else {
             unreachable!("a finished reservation has a thread and a number");
         };
-        let record = &mut self.threads[thread];
-        record.files = parts.files;
-        record.fs = parts.fs;
-        let handle = record.handle;
+        let handle = self.threads[thread].handle;
         let process = match parts.process {
             None => {
                 // Sharing with a thread means sharing with its process: one user is enough.
-                if let Some(memory) = parts.memory {
-                    self.drop_memory(machine, memory);
-                }
                 if let Some(dispositions) = parts.dispositions {
                     self.drop_dispositions(dispositions);
                 }
@@ -415,14 +343,13 @@ impl ProcessServer {
             Some(process) => {
                 self.appear((creator, creator_process), plan, process, number);
                 let child = &mut self.processes[process];
-                child.memory = parts.memory;
                 child.dispositions = parts.dispositions;
                 child.first_tid = parts.first_tid.unwrap_or(number);
                 process
             }
         };
         self.join_process(thread, process, parts.first_tid.unwrap_or(number));
-        self.write_words(machine, creator_process, process, &plan.words, number);
+        self.write_words(machine, creator, thread, &plan.words, number);
         if plan.start == StartChoice::RunAndRelease {
             let reply = parts.reply.unwrap_or(Handle::NONE);
             let owed = Owed::Release {
@@ -491,19 +418,15 @@ impl ProcessServer {
     fn write_words<M: Machine>(
         &mut self,
         machine: &mut M,
-        creator: ProcessId,
-        child: ProcessId,
+        creator: ThreadId,
+        child: ThreadId,
         words: &Words,
         tid: u32,
     ) {
-        let space = |process: ProcessId| {
-            let memory = self.processes[process].memory;
-            memory.map(|memory| self.memories[memory].space)
-        };
         // Errors of these stores are ignored (LX-CLONE-14, 18).
-        for (address, process) in [(words.parent_tid, creator), (words.child_tid, child)] {
-            if let (Some(address), Some(space)) = (address, space(process)) {
-                let _ = machine.write_word(space, address, tid);
+        for (address, thread) in [(words.parent_tid, creator), (words.child_tid, child)] {
+            if let Some(address) = address {
+                let _ = machine.write_word(self.threads[thread].handle, address, tid);
             }
         }
     }

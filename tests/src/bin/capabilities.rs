@@ -1,7 +1,7 @@
 //! Capabilities: derivation and revocation, rights on every kind of object, stale handles.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use libipc::abi::{Access, Kind, NEVER, Protection, SlotFlags, TableSelector};
+use libipc::abi::{Access, Copies, Kind, NEVER, Protection, SlotFlags, TableSelector};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
@@ -244,7 +244,7 @@ fn every_call_refuses_other_kinds_of_objects() -> Outcome {
     check_eq!(syscall::thread_start(bell, 0, 0, 0), wrong);
     check_eq!(syscall::thread_suspend(bell).map(drop), wrong);
     check_eq!(syscall::thread_resume(bell).map(drop), wrong);
-    check_eq!(syscall::thread_end(bell), wrong);
+    check_eq!(syscall::thread_end(bell, 0), wrong);
     check_eq!(syscall::thread_interrupt(bell), wrong);
     check_eq!(syscall::thread_get_registers(bell, at), wrong);
     check_eq!(syscall::thread_set_registers(bell, at), wrong);
@@ -363,6 +363,7 @@ fn new_thread(space: Handle) -> Result<Handle, Error> {
         Handle::OWN_PRIVATE,
         Handle::OWN_FILES,
         Handle::OWN_FS,
+        Copies::empty(),
         own_label()?,
         Handle::NONE,
     )
@@ -378,7 +379,7 @@ fn a_thread_without_a_right_refuses_what_needs_it() -> Outcome {
     check_eq!(syscall::thread_suspend(no_control).map(drop), DENIED);
     check_eq!(syscall::thread_resume(no_control).map(drop), DENIED);
     check_eq!(syscall::thread_interrupt(no_control), DENIED);
-    check_eq!(syscall::thread_end(no_control), DENIED);
+    check_eq!(syscall::thread_end(no_control, 0), DENIED);
     check_eq!(syscall::thread_set_label(no_control, 1), DENIED);
     check_eq!(syscall::thread_set_priority(no_control, 1), DENIED);
     syscall::thread_get_registers(no_control, at)?;
@@ -387,7 +388,7 @@ fn a_thread_without_a_right_refuses_what_needs_it() -> Outcome {
     check_eq!(syscall::thread_set_registers(control, at), DENIED);
     check_eq!(syscall::thread_status(control).map(drop), DENIED);
     check_eq!(syscall::thread_watch(control, bell, 1), DENIED);
-    syscall::thread_end(control)?;
+    syscall::thread_end(control, 0)?;
     check_eq!(syscall::thread_status(no_control)?.0 & 0xff, 2);
     close(&[control, no_control, thread, bell])
 }
@@ -418,6 +419,7 @@ fn a_table_without_a_right_refuses_what_needs_it() -> Outcome {
         Handle::OWN_PRIVATE,
         no_use,
         Handle::OWN_FS,
+        Copies::empty(),
         own_label()?,
         Handle::NONE,
     );
@@ -435,6 +437,7 @@ fn a_process_cannot_give_a_thread_the_label_of_another() -> Outcome {
             Handle::OWN_PRIVATE,
             Handle::OWN_FILES,
             Handle::OWN_FS,
+            Copies::empty(),
             label,
             Handle::NONE,
         )

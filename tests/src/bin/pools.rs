@@ -1,7 +1,7 @@
 //! Memory pools: limits, who pays, and that everything comes back.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use libipc::abi::{Access, FaultKind, PAGE_BYTES, SlotFlags};
+use libipc::abi::{Access, Copies, FaultKind, PAGE_BYTES, SlotFlags};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::syscall;
@@ -137,12 +137,13 @@ fn make_one_of_each(pool: Handle) -> Outcome {
         table,
         copied,
         Handle::OWN_FS,
+        Copies::empty(),
         own_label()?,
         sender,
     )?;
     let child = syscall::pool_create(pool, 1)?;
     syscall::pool_destroy(child)?;
-    syscall::thread_end(thread)?;
+    syscall::thread_end(thread, 0)?;
     for handle in [child, thread, window, copied, table, bell, sender, receiver] {
         syscall::cap_close(handle)?;
     }

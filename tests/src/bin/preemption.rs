@@ -349,7 +349,7 @@ fn a_thread_that_was_ended_runs_no_more() -> Outcome {
     };
     let worker = Worker::start(&body)?;
     spin_for(20 * MILLISECOND)?;
-    syscall::thread_end(worker.thread())?;
+    syscall::thread_end(worker.thread(), 0)?;
     let seen = count.load(SeqCst);
     wait_a_little()?;
     check_eq!(count.load(SeqCst), seen);

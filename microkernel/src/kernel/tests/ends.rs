@@ -22,7 +22,7 @@ fn a_server_that_dies_answers_all_its_calls_with_gone() {
     rig.message(server, IpcCall::Receive, own, 0, [0; 8]);
     rig.reply_keep(server).unwrap();
     rig.message(server, IpcCall::Receive, own, 0, [0; 8]);
-    rig.thread_end(root, handle).unwrap();
+    rig.thread_end(root, handle, 0).unwrap();
     assert_eq!(rig.got(implicit), Err(Error::Gone));
     assert_eq!(rig.got(kept), Err(Error::Gone), "its table went with it");
     assert_eq!(rig.thread_status(root, handle).unwrap().0 & 0xff, 2);
@@ -66,7 +66,7 @@ fn a_caller_that_dies_makes_the_answer_fail() {
             true => rig.reply_keep(server).unwrap(),
             false => Handle::NONE,
         };
-        rig.thread_end(root, handle).unwrap();
+        rig.thread_end(root, handle, 0).unwrap();
         rig.message(server, IpcCall::Reply, reply, 0, [0; 8]);
         assert_eq!(rig.got(server), Err(Error::Gone));
         rig.cap_close(root, handle).unwrap();

@@ -4,7 +4,8 @@ use crate::machine::Exception;
 use crate::object::State;
 use crate::testkit::{DATA, Rig, pattern};
 use libipc::abi::{
-    Access, Error, FaultKind, FaultMessage, Handle, IpcCall, MessageKind, Protection, initial,
+    Access, Copies, Error, FaultKind, FaultMessage, Handle, IpcCall, MessageKind, Protection,
+    initial,
 };
 
 /// Error code bits of a page fault: a write by a program.
@@ -27,6 +28,7 @@ fn guarded(
             table,
             table,
             table,
+            Copies::empty(),
             50,
             exceptions,
         )
@@ -142,7 +144,17 @@ fn a_pool_at_its_limit_makes_an_out_of_memory_fault() {
         .unwrap();
     let table = rig.table_create(root, initial::POOL).unwrap();
     let handle = rig
-        .thread_create(root, initial::POOL, space, table, table, table, 50, sender)
+        .thread_create(
+            root,
+            initial::POOL,
+            space,
+            table,
+            table,
+            table,
+            Copies::empty(),
+            50,
+            sender,
+        )
         .unwrap();
     rig.thread_start(root, handle, 0x1234, 0, 0).unwrap();
     let thread = rig.thread_of(handle);

@@ -164,7 +164,7 @@ fn an_answer_takes_back_a_cancel_notice_that_was_not_delivered() {
     // The same with the caller's death.
     rig.message(client, IpcCall::Call, sender, 0, [0; 8]);
     rig.thread_interrupt(root, handle).unwrap();
-    rig.thread_end(root, handle).unwrap();
+    rig.thread_end(root, handle, 0).unwrap();
     rig.message(server, IpcCall::ReplyReceive, receiver, 0, [0; 8]);
     assert_eq!(rig.got(server), Err(Error::Gone));
 }
@@ -193,7 +193,7 @@ fn only_death_ends_a_killable_call_and_the_interrupt_stays_pending() {
         "the next wait that can be interrupted is"
     );
     rig.message_with(client, operation, sender, None, [0; 8]);
-    rig.thread_end(root, handle).unwrap();
+    rig.thread_end(root, handle, 0).unwrap();
     rig.message(server, IpcCall::Reply, Handle::NONE, 0, [0; 8]);
     assert_eq!(rig.got(server), Err(Error::Gone));
 }

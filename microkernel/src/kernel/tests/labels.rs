@@ -1,7 +1,7 @@
 //! Labels: by them servers know who calls, so nobody may make up somebody else's.
 
 use crate::testkit::Rig;
-use libipc::abi::{Access, Error, Handle, initial};
+use libipc::abi::{Access, Copies, Error, Handle, initial};
 
 const DENIED: Option<Error> = Some(Error::AccessDenied);
 
@@ -10,7 +10,17 @@ fn make(rig: &mut Rig, pool: Handle, label: u64) -> Result<Handle, Error> {
     let worker = rig.thread(7);
     let space = rig.space_create(worker, initial::POOL, Handle::NONE)?;
     let [private, files, fs] = [Handle::OWN_PRIVATE, Handle::OWN_FILES, Handle::OWN_FS];
-    rig.thread_create(worker, pool, space, private, files, fs, label, Handle::NONE)
+    rig.thread_create(
+        worker,
+        pool,
+        space,
+        private,
+        files,
+        fs,
+        Copies::empty(),
+        label,
+        Handle::NONE,
+    )
 }
 
 #[test]

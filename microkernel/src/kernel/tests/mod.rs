@@ -5,6 +5,7 @@ mod ends;
 mod faults;
 mod fuzz;
 mod grants;
+mod homes;
 mod interrupts;
 mod labels;
 mod paths;

@@ -4,7 +4,7 @@ use crate::machine::Interrupt;
 use crate::memory::Ref;
 use crate::object::{State, Thread};
 use crate::testkit::{DATA, Rig, SCRATCH};
-use libipc::abi::{Access, Error, Handle, IpcCall, NEVER, Registers, initial};
+use libipc::abi::{Access, Copies, Error, Handle, IpcCall, NEVER, Registers, initial};
 
 const EXIT: u64 = 70;
 const FUTEX_WAIT: u64 = 96;
@@ -66,7 +66,9 @@ fn a_forked_thread_goes_on_behind_the_same_call_with_an_empty_message() {
             Handle::OWN_PRIVATE,
             Handle::OWN_FILES,
             Handle::OWN_FS,
+            Copies::empty(),
             6,
+            0,
             0
         ),
         Err(Error::WrongState)
@@ -84,8 +86,10 @@ fn a_forked_thread_goes_on_behind_the_same_call_with_an_empty_message() {
                 Handle::OWN_PRIVATE,
                 Handle::OWN_FILES,
                 Handle::OWN_FS,
+                Copies::empty(),
                 6,
                 stack,
+                0,
             )
             .unwrap();
         let child_thread = rig.thread_of(child);
@@ -182,7 +186,7 @@ fn a_thread_that_exits_clears_its_word_wakes_its_joiner_and_tells_who_watches() 
     ] {
         assert_eq!(result, Err(Error::WrongState));
     }
-    assert_eq!(rig.thread_end(root, handle), Ok(()), "again is no error");
+    assert_eq!(rig.thread_end(root, handle, 0), Ok(()), "again is no error");
 }
 
 #[test]
@@ -283,7 +287,7 @@ fn rights_decide_what_can_be_done_to_a_thread() {
     };
     let watcher = only(&mut rig, Access::OBSERVE);
     assert!(rig.thread_status(root, watcher).is_ok());
-    assert_eq!(rig.thread_end(root, watcher), Err(Error::AccessDenied));
+    assert_eq!(rig.thread_end(root, watcher, 0), Err(Error::AccessDenied));
     assert_eq!(
         rig.thread_get_registers(root, watcher, SCRATCH),
         Err(Error::AccessDenied)
@@ -293,5 +297,5 @@ fn rights_decide_what_can_be_done_to_a_thread() {
         rig.thread_status(root, controller),
         Err(Error::AccessDenied)
     );
-    assert_eq!(rig.thread_end(root, controller), Ok(()));
+    assert_eq!(rig.thread_end(root, controller, 0), Ok(()));
 }

@@ -63,14 +63,14 @@ const ENOMEM: No = No::Errno(Errno::ENOMEM);
 fn a_fork_that_fails_at_any_step_leaves_nothing() {
     assert_eq!(
         fail_each_step(|world, caller| world.try_fork(caller), ENOMEM),
-        5
+        1
     );
 }
 
 #[test]
 fn a_vfork_that_fails_at_any_step_leaves_nothing_and_the_caller_goes_on() {
     let vfork = |world: &mut World, caller| outcome(world.client(caller).vfork());
-    assert_eq!(fail_each_step(vfork, ENOMEM), 4);
+    assert_eq!(fail_each_step(vfork, ENOMEM), 2);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_thread_that_fails_at_any_step_leaves_nothing() {
 #[test]
 fn a_clone_that_copies_everything_and_fails_at_any_step_leaves_nothing() {
     // A thread pointer that the kernel refuses is EPERM, a clear address that it refuses is nothing.
-    for (flags, steps) in [(SIGCHLD, 5), (0x4000 | SIGCHLD, 6), (0x8000, 5)] {
+    for (flags, steps) in [(SIGCHLD, 1), (0x4000 | SIGCHLD, 2), (0x8000, 1)] {
         let clone = |world: &mut World, caller| {
             world.clone_with(
                 caller,
@@ -101,7 +101,7 @@ fn lx_copy_11_a_thread_pointer_that_the_kernel_refuses_is_eperm() {
     let (mut world, caller) = World::with_program();
     let before = (world.server.figures(), world.fake.census());
     world.fake.fallible = 0;
-    world.fake.fail_at = Some(6);
+    world.fake.fail_at = Some(2);
     let arguments = CloneArguments {
         flags: WORDS | SIGCHLD,
         tls: 0x7000,
@@ -116,7 +116,7 @@ fn lx_copy_11_a_thread_pointer_that_the_kernel_refuses_is_eperm() {
 fn an_exec_that_fails_at_any_step_leaves_the_caller_as_it_was() {
     assert_eq!(
         fail_each_step(|world, caller| world.try_exec(caller), ENOMEM),
-        6
+        3
     );
 }
 
@@ -124,7 +124,7 @@ fn an_exec_that_fails_at_any_step_leaves_the_caller_as_it_was() {
 fn a_spawn_that_fails_at_any_step_leaves_nothing() {
     assert_eq!(
         fail_each_step(|world, caller| world.try_spawn(caller), ENOMEM),
-        7
+        3
     );
 }
 
@@ -142,7 +142,7 @@ fn a_create_process_that_fails_at_any_step_leaves_nothing() {
         )
     };
     let error = No::Win32(Win32Error::NotEnoughMemory);
-    assert_eq!(fail_each_step(create, error), 10);
+    assert_eq!(fail_each_step(create, error), 6);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_service_thread_that_fails_at_any_step_leaves_nothing() {
     let create = |world: &mut World, caller| {
         outcome(world.client(caller).service_create([b'a'; 16], 1, 2, 3))
     };
-    assert_eq!(fail_each_step(create, ENOMEM), 3);
+    assert_eq!(fail_each_step(create, ENOMEM), 1);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_wait_whose_reply_cannot_be_kept_is_an_error_and_takes_no_child() {
 
 #[test]
 fn a_failed_exec_keeps_a_vfork_parent_waiting() {
-    for step in 1..=6 {
+    for step in 1..=3 {
         let (mut world, caller) = World::with_program();
         let child = world.vfork(caller);
         world.fake.fallible = 0;
@@ -193,44 +193,13 @@ fn numbers_that_run_out_in_the_middle_of_a_creation_are_given_back() {
 
 #[test]
 fn init_that_cannot_be_adopted_can_be_adopted_later() {
-    use crate::fake::{FakeThread, Object};
-    use process_server::Surroundings;
-    for step in 1..=2 {
-        let mut world = World::empty(400);
-        let space = world.fake.add(Object::Space {
-            words: Default::default(),
-            loader: false,
-        });
-        let table = || Object::Table {
-            slots: Default::default(),
-        };
-        let (private, files, fs) = (
-            world.fake.add(table()),
-            world.fake.add(table()),
-            world.fake.add(table()),
-        );
-        let thread = world.fake.add(Object::Thread(FakeThread {
-            label: 0,
-            within: Surroundings {
-                space,
-                private,
-                files,
-                fs,
-            },
-            suspends: 0,
-            stack: 0,
-            thread_pointer: 0,
-            clear: 0,
-            started: None,
-            in_loader: false,
-        }));
-        let before = (world.server.figures(), world.fake.census());
-        world.fake.fail_at = Some(step);
-        let handles = [thread, space, files, fs];
-        let result = world.server.adopt_init(&mut world.fake, handles);
-        assert_eq!(result, Err(Errno::ENOMEM));
-        assert_eq!((world.server.figures(), world.fake.census()), before);
-        world.fake.fail_at = None;
-        assert!(world.server.adopt_init(&mut world.fake, handles).is_ok());
-    }
+    let mut world = World::empty(400);
+    let thread = world.add_init();
+    let before = (world.server.figures(), world.fake.census());
+    world.fake.fail_at = Some(1);
+    let result = world.server.adopt_init(&mut world.fake, thread);
+    assert_eq!(result, Err(Errno::ENOMEM));
+    assert_eq!((world.server.figures(), world.fake.census()), before);
+    world.fake.fail_at = None;
+    assert!(world.server.adopt_init(&mut world.fake, thread).is_ok());
 }

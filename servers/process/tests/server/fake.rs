@@ -5,14 +5,23 @@
 
 use std::collections::BTreeMap;
 
-use libipc::abi::{Error, Handle, SendCap, SlotFlags};
+use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::wire::LongBody;
-use process_server::{Late, Machine, Surroundings};
+use process_server::{Late, Machine, MemoryShare, Shares, TableShare};
 
 /// A capability in a fake table: what it stands for, and its flags.
 pub type Slot = (u64, SlotFlags);
 
-/// What a handle of the server stands for.
+/// What a thread lives in: numbers of objects that live as long as a thread names them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Surroundings {
+    pub space: Handle,
+    pub private: Handle,
+    pub files: Handle,
+    pub fs: Handle,
+}
+
+/// What a handle of the server stands for, or what a thread lives in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     Space {
@@ -51,6 +60,8 @@ pub struct FakeThread {
 #[derive(Default)]
 pub struct Fake {
     pub objects: BTreeMap<u64, Object>,
+    /// How many threads live in a space or table.
+    holds: BTreeMap<u64, u32>,
     next: u64,
     /// The call that is being served, until its reply is kept.
     pub current: Option<u64>,
@@ -133,94 +144,134 @@ impl Fake {
         census
     }
 
-    fn new_thread(
-        &mut self,
-        label: u64,
-        within: Surroundings,
-        like: Option<&FakeThread>,
-    ) -> Handle {
-        for handle in [within.space, within.private, within.files, within.fs] {
-            self.object(handle);
+    /// A table of each kind for a thread's surroundings.
+    pub fn add_table(&mut self) -> Handle {
+        let slots = BTreeMap::new();
+        self.add(Object::Table { slots })
+    }
+
+    /// What a new thread lives in.
+    fn surroundings(&mut self, like: Surroundings, shares: Shares) -> Surroundings {
+        let space = match shares.memory {
+            MemoryShare::Same => like.space,
+            MemoryShare::Snapshot { .. } => {
+                let copy = self.object(like.space).clone();
+                self.add(copy)
+            }
+            MemoryShare::Loader => self.add(Object::Space {
+                words: BTreeMap::new(),
+                loader: true,
+            }),
+        };
+        let private = match shares.memory {
+            MemoryShare::Same => like.private,
+            MemoryShare::Snapshot { .. } | MemoryShare::Loader => {
+                let slots = [(1, (space.0, SlotFlags::empty()))].into();
+                self.add(Object::Table { slots })
+            }
+        };
+        let mut table = |share, like| match share {
+            TableShare::Same => like,
+            TableShare::Copy => {
+                let copy = self.object(like).clone();
+                self.add(copy)
+            }
+            TableShare::Empty => self.add_table(),
+        };
+        Surroundings {
+            space,
+            private,
+            files: table(shares.files, like.files),
+            fs: table(shares.fs, like.fs),
         }
-        self.add(Object::Thread(FakeThread {
+    }
+
+    fn new_thread(&mut self, like: Handle, shares: Shares, label: u64) -> Handle {
+        let within = self.thread_at(like).within;
+        let within = self.surroundings(within, shares);
+        self.add_thread(FakeThread::new(label, within))
+    }
+
+    /// Adds a thread, which holds what it lives in.
+    pub fn add_thread(&mut self, thread: FakeThread) -> Handle {
+        for part in thread.within.parts() {
+            self.object(part);
+            *self.holds.entry(part.0).or_default() += 1;
+        }
+        self.add(Object::Thread(thread))
+    }
+
+    /// What a thread lived in goes with the last one that lives there.
+    fn leave(&mut self, within: Surroundings) {
+        for part in within.parts() {
+            let holds = self.holds.get_mut(&part.0).expect("a thread held it");
+            *holds -= 1;
+            if *holds == 0 {
+                self.holds.remove(&part.0);
+                self.objects.remove(&part.0);
+            }
+        }
+    }
+}
+
+impl Surroundings {
+    fn parts(self) -> [Handle; 4] {
+        [self.space, self.private, self.files, self.fs]
+    }
+}
+
+impl FakeThread {
+    /// A thread that does not run yet.
+    pub fn new(label: u64, within: Surroundings) -> FakeThread {
+        FakeThread {
             label,
             within,
             suspends: 1,
             stack: 0,
-            thread_pointer: like.map_or(0, |like| like.thread_pointer),
+            thread_pointer: 0,
             clear: 0,
             started: None,
             in_loader: false,
-        }))
+        }
     }
 }
 
 impl Machine for Fake {
-    fn snapshot(&mut self, space: Handle, _: u64) -> Result<Handle, Error> {
-        self.attempt("snapshot")?;
-        let copy = self.object(space).clone();
-        Ok(self.add(copy))
-    }
-
-    fn image_space(&mut self) -> Result<Handle, Error> {
-        self.attempt("image_space")?;
-        Ok(self.add(Object::Space {
-            words: BTreeMap::new(),
-            loader: true,
-        }))
-    }
-
-    fn private_table(&mut self, space: Handle) -> Result<Handle, Error> {
-        self.attempt("private_table")?;
-        self.object(space);
-        let slots = [(1, (space.0, SlotFlags::empty()))].into();
-        Ok(self.add(Object::Table { slots }))
-    }
-
-    fn empty_table(&mut self) -> Result<Handle, Error> {
-        self.attempt("empty_table")?;
-        let slots = BTreeMap::new();
-        Ok(self.add(Object::Table { slots }))
-    }
-
-    fn copy_table(&mut self, table: Handle) -> Result<Handle, Error> {
-        self.attempt("copy_table")?;
-        let slots = self.table(table).clone();
-        Ok(self.add(Object::Table { slots }))
-    }
-
-    fn retain(&mut self, table: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error> {
-        self.attempt("retain")?;
-        self.table(table)
-            .retain(|_, (_, flags)| flags.intersection(mask) == value);
-        Ok(())
-    }
-
-    fn place(&mut self, source: Handle, table: Handle, index: u32) -> Result<(), Error> {
-        self.attempt("place")?;
-        self.object(source);
-        self.table(table)
-            .insert(index, (source.0, SlotFlags::empty()));
-        Ok(())
-    }
-
-    fn create_thread(&mut self, within: Surroundings, label: u64) -> Result<Handle, Error> {
+    fn create_thread(&mut self, like: Handle, shares: Shares, label: u64) -> Result<Handle, Error> {
         self.attempt("create_thread")?;
-        Ok(self.new_thread(label, within, None))
+        Ok(self.new_thread(like, shares, label))
     }
 
     fn fork_thread(
         &mut self,
         like: Handle,
-        within: Surroundings,
+        shares: Shares,
         label: u64,
         stack: u64,
     ) -> Result<Handle, Error> {
         self.attempt("fork_thread")?;
-        let like = self.thread_at(like).clone();
-        let handle = self.new_thread(label, within, Some(&like));
-        self.thread_at(handle).stack = stack;
+        let thread_pointer = self.thread_at(like).thread_pointer;
+        let handle = self.new_thread(like, shares, label);
+        let made = self.thread_at(handle);
+        (made.stack, made.thread_pointer) = (stack, thread_pointer);
         Ok(handle)
+    }
+
+    fn retain(&mut self, thread: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error> {
+        self.attempt("retain")?;
+        let table = self.thread_at(thread).within.files;
+        self.table(table)
+            .retain(|_, (_, flags)| flags.intersection(mask) == value);
+        Ok(())
+    }
+
+    fn place(&mut self, source: Handle, thread: Handle, index: u32) -> Result<(), Error> {
+        self.attempt("place")?;
+        self.object(source);
+        let table = self.thread_at(thread).within.fs;
+        self.table(table)
+            .insert(index, (source.0, SlotFlags::empty()));
+        Ok(())
     }
 
     fn set_thread_pointer(&mut self, thread: Handle, base: u64) -> Result<(), Error> {
@@ -257,20 +308,28 @@ impl Machine for Fake {
         Ok(self.add(Object::Notification { bits: ended.into() }))
     }
 
-    fn read_word(&mut self, space: Handle, address: u64) -> Result<u32, Error> {
+    fn read_word(&mut self, thread: Handle, address: u64) -> Result<u32, Error> {
+        let space = self.thread_at(thread).within.space;
         let words = self.words(space);
         words.get(&address).copied().ok_or(Error::BadAddress)
     }
 
-    fn write_word(&mut self, space: Handle, address: u64, value: u32) -> Result<(), Error> {
+    fn write_word(&mut self, thread: Handle, address: u64, value: u32) -> Result<(), Error> {
         if address < 4096 {
             return Err(Error::BadAddress);
         }
+        let space = self.thread_at(thread).within.space;
         self.words(space).insert(address, value);
         Ok(())
     }
 
-    fn slot_at(&mut self, table: Handle, index: u32) -> Option<(u32, u64)> {
+    fn slot_at(&mut self, thread: Handle, table: TableSelector, index: u32) -> Option<(u32, u64)> {
+        let within = self.thread_at(thread).within;
+        let table = match table {
+            TableSelector::Files => within.files,
+            TableSelector::Private => within.private,
+            TableSelector::Fs => within.fs,
+        };
         let (index, (what, flags)) = self.table(table).range(index..).next()?;
         Some((*index, what << 32 | u64::from(flags.bits()) << 8))
     }
@@ -314,7 +373,8 @@ impl Machine for Fake {
         thread.suspends -= 1;
     }
 
-    fn remove_loader(&mut self, space: Handle) {
+    fn remove_loader(&mut self, thread: Handle) {
+        let space = self.thread_at(thread).within.space;
         match self.object(space) {
             Object::Space { loader, .. } => assert!(core::mem::replace(loader, false)),
             other => panic!("{other:?} is a space"),
@@ -328,6 +388,7 @@ impl Machine for Fake {
             panic!("a thread is ended once");
         };
         self.answers.remove(&thread.label);
+        self.leave(thread.within);
     }
 
     fn close(&mut self, handle: Handle) {

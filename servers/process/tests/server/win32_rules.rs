@@ -666,7 +666,7 @@ fn init_is_adopted_once() {
     let mut world = World::new();
     let init = world.init;
     let cap = SendCap::copy(Handle(1));
-    let result = world.client(init).adopt_init(cap, cap, cap, cap);
+    let result = world.client(init).adopt_init(cap);
     assert_eq!(outcome(result), Err(No::Errno(Errno::EEXIST)));
 }
 

@@ -4,9 +4,9 @@ use libipc::abi::{Error, Handle, SendCap};
 use libipc::protocol::process::*;
 use libipc::protocol::startup::process::CLIENT_BADGE;
 use libipc::wire::{Body, CallError, Caller, LongBody, Received, Served, Transport, decode_answer};
-use process_server::{Machine, ProcessServer, Surroundings};
+use process_server::{Machine, ProcessServer};
 
-use crate::fake::{Fake, FakeThread, Object};
+use crate::fake::{Fake, FakeThread, Object, Surroundings};
 
 pub const ALL_ACCESS: u32 = access::SELF | access::SERVICE | access::INSPECT | access::INIT;
 
@@ -88,33 +88,9 @@ impl World {
     /// A world with init and the service root, and nothing else.
     pub fn with_pid_max(pid_max: u32) -> World {
         let mut world = World::empty(pid_max);
-        let label = 0;
-        let space = world.fake.add(Object::Space {
-            words: Default::default(),
-            loader: false,
-        });
-        let [private, files, fs] = [(); 3].map(|()| {
-            let slots = Default::default();
-            world.fake.add(Object::Table { slots })
-        });
-        let within = Surroundings {
-            space,
-            private,
-            files,
-            fs,
-        };
-        let thread = world.fake.add(Object::Thread(FakeThread {
-            label,
-            within,
-            suspends: 0,
-            stack: 0,
-            thread_pointer: 0,
-            clear: 0,
-            started: None,
-            in_loader: false,
-        }));
-        let mut caller = Caller::new(label, CLIENT_BADGE, ALL_ACCESS);
-        caller.received.extend([thread, space, files, fs]);
+        let thread = world.add_init();
+        let mut caller = Caller::new(0, CLIENT_BADGE, ALL_ACCESS);
+        caller.received.extend([thread]);
         let answer = world.dispatch(&mut caller, &[82]).expect("an answer");
         let identity: Identity = outcome(decode_answer(&answer)).expect("init is adopted");
         assert_eq!((identity.pid, identity.ppid), (1, 0));
@@ -123,6 +99,22 @@ impl World {
         };
         world.init = thread.label;
         world
+    }
+
+    /// The thread of init, not adopted yet.
+    pub fn add_init(&mut self) -> Handle {
+        let within = Surroundings {
+            space: self.fake.add(Object::Space {
+                words: Default::default(),
+                loader: false,
+            }),
+            private: self.fake.add_table(),
+            files: self.fake.add_table(),
+            fs: self.fake.add_table(),
+        };
+        let mut thread = FakeThread::new(0, within);
+        thread.suspends = 0;
+        self.fake.add_thread(thread)
     }
 
     pub fn empty(pid_max: u32) -> World {
