@@ -104,6 +104,17 @@ impl Handle {
         }
     }
 
+    /// The bits that select the table, as a number below 4.
+    pub const fn table_bits(self) -> usize {
+        (self.0 >> 62) as usize
+    }
+
+    /// What a slot's generation is compared with: [`Handle::generation`], and no generation if one
+    /// of the bits is set that have no meaning.
+    pub const fn generation_bits(self) -> u32 {
+        (self.0 >> 32) as u32 & 0x3fff_ffff
+    }
+
     /// The slot number.
     pub const fn index(self) -> u32 {
         self.0 as u32

@@ -128,11 +128,15 @@ pub unsafe trait Machine {
     /// registers, and the next entry stores to it. The context must stay where
     /// it is until another is entered; when its thread ends before that, the
     /// kernel enters another or lets the CPU idle.
-    fn enter(&mut self, context: &mut Context);
+    ///
+    /// Returns the FS and GS bases that the CPU had, if programs set them without
+    /// asking: those of the thread that was entered before, if it was not taken
+    /// out by [`Machine::save_bases`].
+    fn enter(&mut self, context: &mut Context) -> Option<[u64; 2]>;
 
     /// Records the FS and GS bases of the thread that runs on this CPU in its
-    /// context. Programs set them without asking, so this is due before another
-    /// thread is entered and before the context is looked at or copied.
+    /// context. Programs set them without asking, so this is due before the
+    /// context is looked at or copied, and before the CPU idles.
     fn save_bases(&mut self, context: &mut Context);
 
     /// Lets the program that runs on this CPU use the FPU, or makes its next FPU

@@ -77,10 +77,10 @@ impl Rig {
         let pool = memory.root_pool();
         let space = memory.space_create(pool, None).unwrap();
         let mut thread = Thread::new();
-        thread.suspends = 0;
+        thread.set_suspends(0);
         thread.label = 1;
         thread.space = Some(space);
-        for place in &mut thread.tables {
+        for place in &mut thread.tables[..3] {
             *place = Some(memory.table_create(pool).unwrap());
         }
         let table = thread.table(TableSelector::Private).unwrap();

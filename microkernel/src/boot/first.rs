@@ -60,7 +60,7 @@ pub fn start_init<M: Machine>(
     thread.tables[TableSelector::Private as usize] = Some(table);
     thread.tables[TableSelector::Files as usize] = Some(files);
     thread.tables[TableSelector::Fs as usize] = Some(fs);
-    thread.suspends = 0;
+    thread.set_suspends(0);
     let thread = memory.create(pool, thread).expect("memory at boot");
     let window = archive_window(memory, info);
     let ports = memory.create(pool, IoPorts::all()).expect("memory at boot");

@@ -9,7 +9,6 @@
 //! relatives. A node without slots and children is on the list of nodes to be looked at, or is its
 //! endpoint's notice, and for nothing else.
 
-use super::Slot;
 use crate::machine::Machine;
 use crate::memory::{Memory, Object, ObjectKind, Pool, Ref};
 use libipc::abi::{Error, Kind};
@@ -31,9 +30,9 @@ pub struct Node {
     link: Option<Ref<Node>>,
     /// Slot pages' slots and kernel fields that name this node.
     slots: u32,
-    kind: Kind,
+    /// What it grants; `None` once it was killed.
+    kind: Option<Kind>,
     depth: u8,
-    alive: bool,
     marks: u8,
 }
 
@@ -132,9 +131,9 @@ pub enum Killed {
 }
 
 impl Node {
-    /// What kind of object it grants.
+    /// What kind of object it grants; `None` once it was revoked.
     #[inline]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Option<Kind> {
         self.kind
     }
 
@@ -147,7 +146,7 @@ impl Node {
     /// Whether it grants whoever uses it the space that it runs in.
     #[inline]
     pub fn is_own_space(&self) -> bool {
-        self.object == 0 && self.kind == Kind::Space
+        self.object == 0 && self.kind == Some(Kind::Space)
     }
 
     /// The badge that receivers see.
@@ -159,7 +158,7 @@ impl Node {
     /// False once it was revoked.
     #[inline]
     pub fn is_alive(&self) -> bool {
-        self.alive
+        self.kind.is_some()
     }
 
     /// How many slots and kernel fields name it.
@@ -203,7 +202,7 @@ impl<M: Machine> Memory<M> {
         badge: u64,
     ) -> Result<Ref<Node>, Error> {
         let above = self.get(parent);
-        if !above.alive {
+        if !above.is_alive() {
             return Err(Error::BadHandle);
         }
         if above.is_own_space() {
@@ -259,7 +258,7 @@ impl<M: Machine> Memory<M> {
         entry.slots -= 1;
         if entry.slots == 0
             && entry.marks & LISTED == 0
-            && (entry.child.is_none() || entry.kind == Kind::Receiver)
+            && (entry.child.is_none() || entry.kind == Some(Kind::Receiver))
         {
             reap.push(self, node);
         }
@@ -296,16 +295,16 @@ impl<M: Machine> Memory<M> {
     /// Kills an alive node without children. Returns its object, one reference to which is the
     /// caller's now.
     pub fn node_kill(&mut self, node: Ref<Node>, reap: &mut Nodes) -> (Kind, u64) {
-        debug_assert!(self.get(node).alive && self.get(node).child.is_none());
+        debug_assert!(self.get(node).child.is_none());
         let parent = self.get(node).parent;
         self.node_unlink(node);
         if let Some(parent) = parent {
             self.node_look_at(parent, reap);
         }
         let entry = self.get_mut(node);
-        entry.alive = false;
+        let kind = entry.kind.take().expect("it is killed once");
         entry.marks &= !REVOKING;
-        let object = (entry.kind, entry.object);
+        let object = (kind, entry.object);
         if entry.slots == 0 && entry.marks & LISTED == 0 {
             reap.push(self, node);
         }
@@ -318,18 +317,19 @@ impl<M: Machine> Memory<M> {
         if entry.slots > 0 {
             return Fate::Stays;
         }
-        if !entry.alive {
+        let Some(kind) = entry.kind else {
             self.destroy(node);
             return Fate::Forgotten;
-        }
+        };
         if entry.child.is_some() {
-            return match entry.kind {
+            return match kind {
                 Kind::Receiver => Fate::LastReceiver(entry.object),
                 _ => Fate::Stays,
             };
         }
-        let (kind, object, parent) = (entry.kind, entry.object, entry.parent);
-        let from_receiver = parent.is_some_and(|parent| self.get(parent).kind == Kind::Receiver);
+        let (object, parent) = (entry.object, entry.parent);
+        let from_receiver =
+            parent.is_some_and(|parent| self.get(parent).kind == Some(Kind::Receiver));
         if kind == Kind::Sender && from_receiver && self.get(node).marks & NOTICED == 0 {
             self.get_mut(node).marks |= NOTICED;
             return Fate::Notice(object);
@@ -364,13 +364,6 @@ impl<M: Machine> Memory<M> {
             (None, None) => {}
         }
     }
-
-    /// The grant that a slot names, if it is alive.
-    #[inline]
-    pub fn node_of(&self, slot: &Slot) -> Option<&Node> {
-        let node = self.get(slot.node);
-        node.alive.then_some(node)
-    }
 }
 
 fn fresh(kind: Kind, object: u64) -> Node {
@@ -383,9 +376,8 @@ fn fresh(kind: Kind, object: u64) -> Node {
         previous: None,
         link: None,
         slots: 0,
-        kind,
+        kind: Some(kind),
         depth: 0,
-        alive: true,
         marks: 0,
     }
 }

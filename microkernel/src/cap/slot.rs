@@ -1,16 +1,16 @@
 //! Slots: what a table holds for one handle.
 //!
-//! Two words: the node's address without its six zero bits and the slot's generation in the first,
-//! access mask and flags in the second. A free slot keeps its generation, so that the next
-//! capability in it gets another one.
+//! Two words: the node's address in the first; access mask, flags and the slot's generation in the
+//! second. A free slot keeps its generation, so that the next capability in it gets another one.
 
 use super::Node;
 use crate::memory::Ref;
 use libipc::abi::{Handle, SlotFlags, TableSelector};
 
-/// Bits of a generation.
-const GENERATION_BITS: u32 = 24;
-const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+/// Where the flags stand in the second word.
+const FLAGS_AT: u32 = 32;
+/// Where the generation stands: it has the 24 bits from here on.
+const GENERATION_AT: u32 = 40;
 
 /// A used slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,36 +30,38 @@ impl Slot {
     #[inline]
     pub fn from_words(words: [u64; 2]) -> Option<Slot> {
         Some(Slot {
-            node: Ref::from_bits(words[0] >> GENERATION_BITS << 6)?,
+            node: Ref::from_bits(words[0])?,
             access: words[1] as u32,
-            flags: SlotFlags::from_bits_truncate((words[1] >> 32) as u8),
-            generation: (words[0] & GENERATION_MASK) as u32,
+            flags: SlotFlags::from_bits_truncate((words[1] >> FLAGS_AT) as u8),
+            generation: (words[1] >> GENERATION_AT) as u32,
         })
     }
 
     /// The slot as words.
     pub fn to_words(self) -> [u64; 2] {
         [
-            self.node.to_bits() >> 6 << GENERATION_BITS | self.generation as u64,
-            self.access as u64 | (self.flags.bits() as u64) << 32,
+            self.node.to_bits(),
+            self.access as u64
+                | (self.flags.bits() as u64) << FLAGS_AT
+                | (self.generation as u64) << GENERATION_AT,
         ]
     }
 
     /// The words of the slot once it is free.
     pub fn freed(generation: u32) -> [u64; 2] {
-        [generation as u64, 0]
+        [0, (generation as u64) << GENERATION_AT]
     }
 
-    /// Whether words are those of a used slot.
+    /// Whether this is the first word of a used slot.
     #[inline]
     pub fn is_used(first: u64) -> bool {
-        first >> GENERATION_BITS != 0
+        first != 0
     }
 
-    /// The generation that the next capability in the slot gets. After 2^24 - 1 uses of one slot
+    /// The generation that the next capability in a slot with this second word gets. After 2^24 - 1 uses of one slot
     /// it begins anew: a handle that old is no longer told from a new one.
-    pub fn next_generation(first: u64) -> u32 {
-        match (first + 1) & GENERATION_MASK {
+    pub fn next_generation(second: u64) -> u32 {
+        match second.wrapping_add(1 << GENERATION_AT) >> GENERATION_AT {
             0 => 1,
             next => next as u32,
         }
@@ -103,11 +105,12 @@ mod tests {
         assert!(Slot::is_used(slot.to_words()[0]));
         assert_eq!(Slot::from_words(Slot::freed(7)), None);
         assert!(!Slot::is_used(Slot::freed(0xff_ffff)[0]));
+        assert_eq!(Slot::next_generation(slot.to_words()[1]), 0xff_ffff);
     }
 
     #[test]
     fn generations_begin_at_one_and_skip_zero() {
-        assert_eq!(Slot::next_generation(Slot::freed(0)[0]), 1);
-        assert_eq!(Slot::next_generation(Slot::freed(0xff_ffff)[0]), 1);
+        assert_eq!(Slot::next_generation(Slot::freed(0)[1]), 1);
+        assert_eq!(Slot::next_generation(Slot::freed(0xff_ffff)[1]), 1);
     }
 }

@@ -44,6 +44,8 @@ type Page = [u64; 512];
 pub struct CapTable {
     root: Option<Frame>,
     level: u8,
+    /// The root once more and how many slots it has, if it is a slot page: most tables are that small.
+    flat: (Frame, u32),
     /// It is being emptied or has been.
     ended: bool,
     /// Capabilities and threads that refer to it.
@@ -86,6 +88,28 @@ impl CapTable {
         self.pool
     }
 
+    /// An empty table with one hold.
+    fn new(pool: Ref<Pool>) -> CapTable {
+        CapTable {
+            root: None,
+            level: 0,
+            flat: (Frame::from_number(0), 0),
+            ended: false,
+            holds: 1,
+            pool,
+            next_ending: None,
+            listed: false,
+        }
+    }
+
+    fn set_root(&mut self, root: Option<Frame>, level: u8) {
+        (self.root, self.level) = (root, level);
+        self.flat = match root {
+            Some(frame) if level == 0 => (frame, SLOTS),
+            _ => (Frame::from_number(0), 0),
+        };
+    }
+
     fn capacity(&self) -> u32 {
         match self.root {
             Some(_) => span(self.level),
@@ -115,16 +139,7 @@ impl<M: Machine> Memory<M> {
     ///
     /// `NoMemory` if the pool cannot pay.
     pub fn table_create(&mut self, pool: Ref<Pool>) -> Result<Ref<CapTable>, Error> {
-        let table = CapTable {
-            root: None,
-            level: 0,
-            ended: false,
-            holds: 1,
-            pool,
-            next_ending: None,
-            listed: false,
-        };
-        self.create(pool, table)
+        self.create(pool, CapTable::new(pool))
     }
 
     /// Makes a copy, which shares all pages with the original. It has one hold, the caller's.
@@ -141,15 +156,8 @@ impl<M: Machine> Memory<M> {
         if let Some(root) = root {
             self.frame_bump(root)?;
         }
-        let copy = CapTable {
-            root,
-            level,
-            ended: false,
-            holds: 1,
-            pool,
-            next_ending: None,
-            listed: false,
-        };
+        let mut copy = CapTable::new(pool);
+        copy.set_root(root, level);
         match self.create(pool, copy) {
             Ok(copy) => Ok(copy),
             Err(error) => {
@@ -162,13 +170,23 @@ impl<M: Machine> Memory<M> {
     }
 
     /// The slot with this number, if it is used.
-    #[inline]
+    #[inline(always)]
     pub fn table_get(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
-        let table = self.get(table);
-        let mut frame = table.root?;
-        if table.level > 0 || index >= SLOTS {
-            frame = self.slot_page(table, index)?;
+        let (flat, slots) = self.get(table).flat;
+        match index < slots {
+            true => self.slot_in(flat, index),
+            false => self.table_get_deep(table, index),
         }
+    }
+
+    #[cold]
+    fn table_get_deep(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
+        self.slot_in(self.slot_page(self.get(table), index)?, index)
+    }
+
+    /// The slot with this number in its page, if it is used.
+    #[inline(always)]
+    fn slot_in(&self, frame: Frame, index: u32) -> Option<Slot> {
         let at = (index % SLOTS) as usize * 2;
         let page = self.page::<Page>(frame);
         Slot::from_words([page[at], page[at + 1]])
@@ -228,7 +246,7 @@ impl<M: Machine> Memory<M> {
         let page = self.page_mut::<Page>(path.leaf());
         let at = (index % SLOTS) as usize * 2;
         let replaced = Slot::from_words([page[at], page[at + 1]]).map(|slot| slot.node);
-        let generation = Slot::next_generation(page[at]);
+        let generation = Slot::next_generation(page[at + 1]);
         let slot = Slot {
             node,
             access,
@@ -398,7 +416,7 @@ impl<M: Machine> Memory<M> {
         }
         match above {
             Some((parent, index)) => self.page_mut::<Page>(parent)[index] = 0,
-            None => self.get_mut(table).root = None,
+            None => self.get_mut(table).set_root(None, 0),
         }
         if self.frame_drop(frame) == 0 {
             // Of an inner page all children were taken out before.
@@ -496,7 +514,7 @@ impl<M: Machine> Memory<M> {
         let old = root.expect("grown");
         let mut frame = self.own_slot_page(old, level, pool)?;
         if frame != old {
-            self.get_mut(table).root = Some(frame);
+            self.get_mut(table).set_root(Some(frame), level);
         }
         let mut path = Path {
             frames: [frame; TOP_LEVEL as usize + 1],
@@ -533,8 +551,7 @@ impl<M: Machine> Memory<M> {
                     level + 1
                 }
             };
-            let table = self.get_mut(table);
-            (table.root, table.level) = (Some(frame), level);
+            self.get_mut(table).set_root(Some(frame), level);
         }
         Ok(())
     }

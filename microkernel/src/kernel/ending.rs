@@ -38,7 +38,7 @@ impl<M: Machine> Kernel<M> {
     /// Something is to be cleaned up on behalf of the current thread.
     #[inline]
     pub(crate) fn note_garbage(&mut self) {
-        self.cpus[self.here].reschedule = true;
+        self.cpu_mut().ready.set_undecided(true);
         if let Some(thread) = self.current() {
             let priority = self.memory.get(thread).priority;
             self.garbage.priority = self.garbage.priority.max(priority);
@@ -406,14 +406,14 @@ impl<M: Machine> Kernel<M> {
         }
         self.note_garbage();
         // As a fault's sender it would be ended again.
-        self.memory.get_mut(thread).fault = None;
+        self.memory.get_mut(thread).set_fault(None);
         self.stop_waiting(thread);
         self.stop_running(thread);
         self.clear_and_wake(thread);
         self.memory.get_mut(thread).state = State::Ended;
         self.drop_owed(thread);
-        let cpu = self.cpu();
-        cpu.reschedule = true;
+        let cpu = self.cpu_mut();
+        cpu.ready.set_undecided(true);
         // Its context stays where it is until the CPU has another one or idles.
         for place in [&mut cpu.entered, &mut cpu.current, &mut cpu.next] {
             if *place == Some(thread) {
@@ -422,6 +422,7 @@ impl<M: Machine> Kernel<M> {
         }
         if cpu.fpu == Some(thread) {
             cpu.fpu = None;
+            self.memory.machine_mut().fpu_allow(false);
         }
         let entry = self.memory.get_mut(thread);
         let (space, tables) = (entry.space.take(), core::mem::take(&mut entry.tables));

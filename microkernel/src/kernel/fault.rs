@@ -9,6 +9,7 @@ use crate::cap::Node;
 use crate::machine::{Exception, Machine, Next};
 use crate::memory::{Fault, FaultAt, FrameKind, Intent, PagerRef, Ref};
 use crate::object::Thread;
+use crate::object::thread::Unusual;
 use libipc::abi::{FaultKind, FaultMessage, Kind, MessageKind, NEVER, PAGE_BYTES};
 
 /// Bits of a page fault's error code (Intel SDM 3A 4.7).
@@ -118,20 +119,20 @@ impl<M: Machine> Kernel<M> {
     ) {
         let entry = self.memory.get_mut(thread);
         let exceptions = entry.exceptions.as_ref().map(|cap| (cap.node, cap.access));
-        entry.fault = Some(FaultMessage {
+        entry.set_fault(Some(FaultMessage {
             kind,
             address,
             access,
             instruction_pointer: entry.context.rip(),
             stack_pointer: entry.context.rsp(),
             code,
-        });
+        }));
         let pager = pager.and_then(node_of_pager).map(|node| (node, 0));
         for (node, access) in [pager, exceptions].into_iter().flatten() {
             let grant = self.memory.get(node);
-            let (Kind::Sender, true) = (grant.kind(), grant.is_alive()) else {
+            if grant.kind() != Some(Kind::Sender) {
                 continue;
-            };
+            }
             let badge = grant.badge();
             let endpoint = Ref::from_bits(grant.object()).expect("a sender has an endpoint");
             let message = &mut self.memory.get_mut(thread).message;
@@ -139,9 +140,11 @@ impl<M: Machine> Kernel<M> {
             message.access = access;
             message.kind = MessageKind::Fault;
             message.killable_only = true;
-            let interrupted = core::mem::take(&mut self.memory.get_mut(thread).interrupted);
+            let unusual = &mut self.memory.get_mut(thread).unusual;
+            let interrupted = *unusual & Unusual::INTERRUPTED;
+            unusual.remove(interrupted);
             let sent = self.send_message(thread, endpoint, node, NEVER);
-            self.memory.get_mut(thread).interrupted = interrupted;
+            self.memory.get_mut(thread).unusual |= interrupted;
             if sent.is_ok() {
                 return;
             }
@@ -165,7 +168,7 @@ impl<M: Machine> Kernel<M> {
             }
         };
         self.save_fpu();
-        self.cpu().fpu = Some(thread);
+        self.cpu_mut().fpu = Some(thread);
         self.counters.fpu_switches += 1;
         let machine = self.memory.machine_mut();
         machine.fpu_load(area);

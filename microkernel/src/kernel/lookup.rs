@@ -3,7 +3,7 @@
 //! The one place where handles, generations, kinds and access masks are checked.
 
 use super::Kernel;
-use crate::cap::{Cap, CapTable, Node};
+use crate::cap::{Cap, CapTable, Node, Slot};
 use crate::machine::Machine;
 use crate::memory::{Object, Ref, Space};
 use crate::object::Thread;
@@ -46,30 +46,18 @@ impl Found {
 
 impl<M: Machine> Kernel<M> {
     /// What a handle of a thread names.
-    #[inline]
     pub(crate) fn find_in(&self, thread: Ref<Thread>, handle: Handle) -> Result<Found, Error> {
-        let selector = handle.table().ok_or(Error::BadHandle)?;
-        let table = self.memory.get(thread).table(selector);
-        let table = table.ok_or(Error::BadHandle)?;
-        let index = handle.index();
-        let slot = self
-            .memory
-            .table_get(table, index)
-            .ok_or(Error::BadHandle)?;
-        let any_generation = handle.generation() == 0 && selector != TableSelector::Private;
-        if slot.generation != handle.generation() && !any_generation {
-            return Err(Error::BadHandle);
-        }
-        let node = self.memory.node_of(&slot).ok_or(Error::BadHandle)?;
+        let (table, slot) = self.look_up(thread, handle).ok_or(Error::BadHandle)?;
+        let node = self.memory.get(slot.node);
         let mut object = node.object();
         if node.is_own_space() {
             object = self.memory.get(thread).space.map_or(0, Ref::to_bits);
         }
         Ok(Found {
             table,
-            index,
+            index: handle.index(),
             node: slot.node,
-            kind: node.kind(),
+            kind: node.kind().ok_or(Error::BadHandle)?,
             object,
             badge: node.badge(),
             access: slot.access,
@@ -77,8 +65,26 @@ impl<M: Machine> Kernel<M> {
         })
     }
 
+    /// The slot that a handle of a thread names, and its table. The grant may have been revoked.
+    #[inline(always)]
+    pub(super) fn look_up(
+        &self,
+        thread: Ref<Thread>,
+        handle: Handle,
+    ) -> Option<(Ref<CapTable>, Slot)> {
+        let table = self.memory.get(thread).tables[handle.table_bits()]?;
+        let slot = self.memory.table_get(table, handle.index())?;
+        if slot.generation != handle.generation_bits() {
+            let any_generation = handle.generation_bits() == 0
+                && handle.table_bits() != TableSelector::Private as usize;
+            if !any_generation {
+                return None;
+            }
+        }
+        Some((table, slot))
+    }
+
     /// What a handle of the caller names.
-    #[inline]
     pub(crate) fn find(&self, handle: Handle) -> Result<Found, Error> {
         self.find_in(self.caller(), handle)
     }
@@ -201,13 +207,11 @@ impl<M: Machine> Kernel<M> {
         match self.give_slot(node, access) {
             Ok(handle) => Ok(handle),
             Err(error) => {
-                let (kind, object) = {
-                    let node = self.memory.get(node);
-                    (node.kind(), node.object())
-                };
+                let entry = self.memory.get(node);
+                let (kind, object) = (entry.kind(), entry.object());
                 self.memory.node_discard(node);
                 self.note_garbage();
-                self.drop_object(kind, object);
+                self.drop_object(kind.expect("a new node"), object);
                 Err(error)
             }
         }

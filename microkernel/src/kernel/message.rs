@@ -14,7 +14,7 @@ use crate::cap::Node;
 use crate::machine::{Machine, Next};
 use crate::memory::{Intent, Ref, SPAN_BYTES};
 use crate::object::endpoint::End;
-use crate::object::thread::Holder;
+use crate::object::thread::{Holder, Unusual};
 use crate::object::{Endpoint, Owed, Reply, State, Thread};
 use libipc::abi::{
     Access, Delivery, Error, Extended, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind,
@@ -30,30 +30,7 @@ struct Head {
 
 impl<M: Machine> Kernel<M> {
     /// Carries out a message call of the current thread.
-    #[inline]
     pub(crate) fn message_call(
-        &mut self,
-        thread: Ref<Thread>,
-        call: IpcCall,
-        operation: u64,
-    ) -> Next {
-        #[cfg(test)]
-        if self.long_only {
-            return self.long_message_call(thread, call, OpWord(operation));
-        }
-        let taken = match call {
-            IpcCall::Call => self.short_call(thread, operation),
-            IpcCall::ReplyReceive => self.short_reply_receive(thread, operation),
-            _ => false,
-        };
-        if taken {
-            return Next::Resume;
-        }
-        self.long_message_call(thread, call, OpWord(operation))
-    }
-
-    /// The same without the short path.
-    pub(crate) fn long_message_call(
         &mut self,
         thread: Ref<Thread>,
         call: IpcCall,
@@ -105,7 +82,9 @@ impl<M: Machine> Kernel<M> {
         if deadline_ns != NEVER && deadline_ns <= self.memory.machine().now_ns() {
             return Err(Error::TimedOut);
         }
-        if core::mem::take(&mut self.memory.get_mut(thread).interrupted) {
+        let unusual = &mut self.memory.get_mut(thread).unusual;
+        if unusual.contains(Unusual::INTERRUPTED) {
+            unusual.remove(Unusual::INTERRUPTED);
             return Err(Error::Interrupted);
         }
         Ok(())
@@ -165,7 +144,7 @@ impl<M: Machine> Kernel<M> {
         while let Some(receiver) = self.memory.get(endpoint).receiver() {
             match self.transfer(thread, receiver, self.meta(thread)) {
                 Ok(()) => {
-                    self.memory.endpoint_leave(endpoint, receiver);
+                    self.memory.endpoint_leave_receiver(endpoint, receiver);
                     self.received(thread, receiver, endpoint);
                     if self.memory.get(thread).state == State::Answer {
                         self.block(thread, State::Answer, deadline_ns);
@@ -177,7 +156,7 @@ impl<M: Machine> Kernel<M> {
                 }
                 Err(Trouble::Sender(stop)) => return Err(stop),
                 Err(Trouble::Receiver(stop)) => {
-                    self.memory.endpoint_leave(endpoint, receiver);
+                    self.memory.endpoint_leave_receiver(endpoint, receiver);
                     self.stop_timer(receiver);
                     self.fail(receiver, stop);
                 }
@@ -257,7 +236,6 @@ impl<M: Machine> Kernel<M> {
         self.may_wait(thread, deadline_ns)?;
         let message = &mut self.memory.get_mut(thread).message;
         message.endpoint = Some(endpoint);
-        message.killable_only = false;
         self.memory.endpoint_queue_receiver(endpoint, thread);
         self.block(thread, State::Receiving, deadline_ns);
         Ok(())
@@ -302,7 +280,7 @@ impl<M: Machine> Kernel<M> {
         let message = &mut self.memory.get_mut(sender).message;
         let (endpoint, node) = (message.endpoint.take(), message.node.take());
         if let Some(endpoint) = endpoint {
-            self.memory.endpoint_leave(endpoint, sender);
+            self.memory.endpoint_leave_sender(endpoint, sender);
         }
         if let Some(node) = node {
             self.release_node(node);
@@ -322,7 +300,7 @@ impl<M: Machine> Kernel<M> {
         if let Some(caller) = cancels.pop(&mut self.memory) {
             self.memory.get_mut(endpoint).cancels = cancels;
             let entry = self.memory.get_mut(caller);
-            entry.message.cancel_queued = false;
+            entry.unusual.remove(Unusual::CANCEL_QUEUED);
             let (label, badge, access) = (entry.label, entry.message.badge, entry.message.access);
             self.tell(thread, MessageKind::Cancel, badge, label, access, None);
             return true;
@@ -370,7 +348,7 @@ impl<M: Machine> Kernel<M> {
         };
         // The receiver leaves first: no receiver waits while there is something to tell.
         if self.take_notice(receiver, endpoint) {
-            self.memory.endpoint_leave(endpoint, receiver);
+            self.memory.endpoint_leave_receiver(endpoint, receiver);
             self.stop_timer(receiver);
             self.memory.get_mut(receiver).message.endpoint = None;
             self.make_ready(receiver);
@@ -427,9 +405,9 @@ impl<M: Machine> Kernel<M> {
 
     /// Answers a caller with the message in `thread`'s registers.
     fn answer(&mut self, thread: Ref<Thread>, caller: Ref<Thread>) -> Result<(), Stop> {
-        if self.memory.get(caller).fault.is_some() {
+        if self.memory.get(caller).fault().is_some() {
             self.release_caller(caller);
-            self.memory.get_mut(caller).fault = None;
+            self.memory.get_mut(caller).set_fault(None);
             self.make_ready(caller);
             return Ok(());
         }
@@ -472,7 +450,8 @@ impl<M: Machine> Kernel<M> {
         let entry = self.memory.get_mut(caller);
         let holder = core::mem::replace(&mut entry.holder, Holder::Nobody);
         let endpoint = entry.message.endpoint.take();
-        let cancel_queued = core::mem::take(&mut entry.message.cancel_queued);
+        let cancel_queued = entry.unusual.contains(Unusual::CANCEL_QUEUED);
+        entry.unusual.remove(Unusual::CANCEL_QUEUED);
         match holder {
             Holder::Thread(server) => self.memory.get_mut(server).owed = Owed::Nothing,
             Holder::Reply(reply) => {
@@ -508,7 +487,7 @@ impl<M: Machine> Kernel<M> {
         entry.state = State::Ready;
         match (stop, entry.message.kind) {
             // A fault that cannot be told.
-            (_, MessageKind::Fault) if entry.fault.is_some() => self.end_thread(thread),
+            (_, MessageKind::Fault) if entry.fault().is_some() => self.end_thread(thread),
             (stop, _) => {
                 self.stopped(thread, stop, |context, error| {
                     context.set_status(Delivery::failure(error).0);
@@ -525,7 +504,7 @@ impl<M: Machine> Kernel<M> {
         let entry = self.memory.get_mut(thread);
         match state {
             State::Ready | State::Ended => return,
-            State::Sending | State::Answer if entry.fault.is_some() => {
+            State::Sending | State::Answer if entry.fault().is_some() => {
                 self.end_thread(thread);
                 return;
             }
@@ -547,7 +526,7 @@ impl<M: Machine> Kernel<M> {
             State::Receiving => {
                 let endpoint = self.memory.get_mut(thread).message.endpoint.take();
                 if let Some(endpoint) = endpoint {
-                    self.memory.endpoint_leave(endpoint, thread);
+                    self.memory.endpoint_leave_receiver(endpoint, thread);
                 }
             }
             State::Answer => {
@@ -569,9 +548,9 @@ impl<M: Machine> Kernel<M> {
         let entry = self.memory.get_mut(thread);
         match entry.state {
             State::Ready | State::Ended => {}
-            State::Sending | State::Answer if entry.fault.is_some() => {}
+            State::Sending | State::Answer if entry.fault().is_some() => {}
             State::Sending | State::Answer if entry.message.killable_only => {
-                entry.interrupted = true;
+                entry.unusual.insert(Unusual::INTERRUPTED);
             }
             State::Answer => self.cancel(thread),
             _ => self.abort(thread, Error::Interrupted),
@@ -580,14 +559,14 @@ impl<M: Machine> Kernel<M> {
 
     /// Tells the server of a received call that its caller wants it back, once.
     fn cancel(&mut self, caller: Ref<Thread>) {
-        let message = &mut self.memory.get_mut(caller).message;
-        let Some(endpoint) = message.endpoint else {
+        let entry = self.memory.get_mut(caller);
+        let Some(endpoint) = entry.message.endpoint else {
             return;
         };
-        if core::mem::replace(&mut message.cancelled, true) {
+        if core::mem::replace(&mut entry.message.cancelled, true) {
             return;
         }
-        message.cancel_queued = true;
+        entry.unusual.insert(Unusual::CANCEL_QUEUED);
         let mut cancels = self.memory.get(endpoint).cancels;
         cancels.push(&mut self.memory, caller);
         self.memory.get_mut(endpoint).cancels = cancels;

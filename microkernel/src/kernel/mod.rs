@@ -32,7 +32,7 @@ use crate::sched::futex::Futexes;
 use crate::sched::ready::Ready;
 use crate::sched::timers::Timers;
 use crate::syscall;
-use libipc::abi::{Error, IpcCall, NEVER};
+use libipc::abi::{Error, IpcCall, NEVER, OpWord};
 
 /// How many CPUs the scheduler has room for.
 pub const CPUS: usize = 8;
@@ -41,7 +41,10 @@ pub const CPUS: usize = 8;
 pub const LINES: usize = 256;
 
 /// The number of the system call that does nothing.
-const NULL_CALL: u8 = 8;
+const NULL_CALL: u64 = 8;
+/// The numbers of the message calls that have a short path.
+const CALL: u64 = IpcCall::Call as u64;
+const REPLY_RECEIVE: u64 = IpcCall::ReplyReceive as u64;
 
 /// What each CPU has for itself.
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +55,9 @@ pub struct Cpu {
     next: Option<Ref<Thread>>,
     /// Whose context the machine has. Its bases are in the CPU.
     entered: Option<Ref<Thread>>,
-    /// Whose FPU state is in the CPU.
+    /// Whose FPU state is in the CPU. Only while that thread is entered may programs use the FPU.
     fpu: Option<Ref<Thread>>,
     ready: Ready,
-    /// Somebody else may have to run.
-    reschedule: bool,
     /// When the running thread's turn is over; `NEVER` while the CPU idles.
     tick_ns: u64,
     /// What the machine's timer is set to.
@@ -70,7 +71,6 @@ impl Cpu {
         entered: None,
         fpu: None,
         ready: Ready::EMPTY,
-        reschedule: false,
         tick_ns: NEVER,
         timer_ns: NEVER,
     };
@@ -151,7 +151,6 @@ pub struct Kernel<M: Machine> {
     /// Memory, and the objects in it.
     pub memory: Memory<M>,
     cpus: [Cpu; CPUS],
-    here: usize,
     pub(crate) timers: Timers,
     pub(crate) futexes: Futexes,
     pub(crate) lines: [Option<Ref<Irq>>; LINES],
@@ -168,7 +167,6 @@ impl<M: Machine> Kernel<M> {
         Kernel {
             memory,
             cpus: [Cpu::IDLE; CPUS],
-            here: 0,
             timers: Timers::default(),
             futexes: Futexes::EMPTY,
             lines: [None; LINES],
@@ -184,16 +182,36 @@ impl<M: Machine> Kernel<M> {
         self.counters
     }
 
+    /// The number of the CPU that runs this.
+    #[inline]
+    fn here(&self) -> usize {
+        self.memory.machine().cpu() % CPUS
+    }
+
     /// The CPU that runs this.
     #[inline]
-    fn cpu(&mut self) -> &mut Cpu {
-        &mut self.cpus[self.here]
+    fn cpu(&self) -> &Cpu {
+        &self.cpus[self.here()]
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    fn cpu_mut(&mut self) -> &mut Cpu {
+        let here = self.here();
+        &mut self.cpus[here]
+    }
+
+    /// The same, and beside it what its ready queue links its threads in.
+    #[inline]
+    fn cpu_and_memory(&mut self) -> (&mut Cpu, &mut Memory<M>) {
+        let here = self.here();
+        (&mut self.cpus[here], &mut self.memory)
     }
 
     /// The thread that runs on this CPU.
     #[inline]
     pub fn current(&self) -> Option<Ref<Thread>> {
-        self.cpus[self.here].current
+        self.cpu().current
     }
 
     /// The thread that makes the call that is being carried out.
@@ -204,30 +222,36 @@ impl<M: Machine> Kernel<M> {
 
     #[inline]
     fn enter(&mut self) {
-        self.here = self.memory.machine().cpu() % CPUS;
         self.counters.entries += 1;
     }
 
     /// Door: the current thread made a system call.
-    #[inline]
+    #[inline(always)]
     pub fn syscall(&mut self) -> Next {
         self.enter();
         let thread = self.caller();
         let operation = self.memory.get(thread).context.operation();
-        let number = operation as u8;
-        if number == NULL_CALL {
-            self.memory.get_mut(thread).context.set_results(0, [0; 2]);
-            return Next::Resume;
+        // A message without flags may take the short path.
+        let taken = match operation & 0xffff {
+            NULL_CALL => {
+                self.memory.get_mut(thread).context.set_results(0, [0; 2]);
+                true
+            }
+            CALL => self.short_call(thread, operation).is_some(),
+            REPLY_RECEIVE => self.short_reply_receive(thread, operation).is_some(),
+            _ => false,
+        };
+        match taken {
+            true => Next::Resume,
+            false => self.other_call(thread, operation),
         }
-        self.other_call(thread, operation)
     }
 
-    /// Any call but the one that does nothing, which is the measure of an entry: not inlined, so
-    /// that it saves no registers for what only the others need.
+    /// Any call the long way. Not inlined, so that the short path saves no registers for it.
     #[inline(never)]
     fn other_call(&mut self, thread: Ref<Thread>, operation: u64) -> Next {
         match IpcCall::from_number(operation as u8) {
-            Some(call) => self.message_call(thread, call, operation),
+            Some(call) => self.message_call(thread, call, OpWord(operation)),
             None => self.plain_call(thread, operation),
         }
     }
@@ -286,12 +310,12 @@ impl<M: Machine> Kernel<M> {
             return;
         }
         if let Some(current) = self.current() {
-            self.cpu().current = None;
+            self.cpu_mut().current = None;
             self.let_run(current);
         }
         self.stop_running(thread);
         assert!(self.run(thread), "its space has ended");
-        self.cpu().reschedule = false;
+        self.cpu_mut().ready.set_undecided(false);
     }
 
     /// Whether the short path is to be left out, to compare with the long one.

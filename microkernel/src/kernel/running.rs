@@ -9,7 +9,7 @@
 
 use super::Kernel;
 use crate::machine::{Machine, Next};
-use crate::memory::{Memory, Ref};
+use crate::memory::{Loadable, Ref};
 use crate::object::{State, Thread};
 use crate::sched::timers::Owner;
 use libipc::abi::{Error, NEVER};
@@ -31,9 +31,9 @@ impl<M: Machine> Kernel<M> {
         if !entry.is_runnable() || entry.queued || self.current() == Some(thread) {
             return;
         }
-        let cpu = &mut self.cpus[self.here];
-        cpu.ready.push(&mut self.memory, thread);
-        cpu.reschedule = true;
+        let (cpu, memory) = self.cpu_and_memory();
+        cpu.ready.push(memory, thread);
+        cpu.ready.set_undecided(true);
     }
 
     /// A thread may run, and gets the CPU next if the current thread blocked and nobody more
@@ -41,13 +41,13 @@ impl<M: Machine> Kernel<M> {
     pub(crate) fn hand_over(&mut self, thread: Ref<Thread>) {
         let entry = self.memory.get_mut(thread);
         entry.state = State::Ready;
-        if entry.suspends > 0 {
+        if entry.suspends() > 0 {
             return;
         }
-        let cpu = self.cpu();
+        let cpu = self.cpu_mut();
         if cpu.next.is_none() {
             cpu.next = Some(thread);
-            cpu.reschedule = true;
+            cpu.ready.set_undecided(true);
         } else {
             self.let_run(thread);
         }
@@ -61,38 +61,39 @@ impl<M: Machine> Kernel<M> {
                 .insert(&mut self.memory, Owner::Thread(thread), deadline_ns);
             self.set_timer(deadline_ns);
         }
-        self.cpu().reschedule = true;
+        self.cpu_mut().ready.set_undecided(true);
     }
 
     /// A thread leaves the ready queue or the CPU: it was suspended or has ended.
     pub(crate) fn stop_running(&mut self, thread: Ref<Thread>) {
-        let cpu = &mut self.cpus[self.here];
+        let (cpu, memory) = self.cpu_and_memory();
         if cpu.next == Some(thread) {
             cpu.next = None;
         }
-        if self.memory.get(thread).queued {
-            cpu.ready.remove(&mut self.memory, thread);
+        if memory.get(thread).queued {
+            cpu.ready.remove(memory, thread);
         }
         if cpu.current == Some(thread) {
-            cpu.reschedule = true;
+            cpu.ready.set_undecided(true);
         }
     }
 
     /// Changes a thread's priority, in the ready queue too.
     pub(crate) fn change_priority(&mut self, thread: Ref<Thread>, priority: u8) {
-        let cpu = &mut self.cpus[self.here];
-        let queued = self.memory.get(thread).queued;
+        let (cpu, memory) = self.cpu_and_memory();
+        let queued = memory.get(thread).queued;
         if queued {
-            cpu.ready.remove(&mut self.memory, thread);
+            cpu.ready.remove(memory, thread);
         }
-        self.memory.get_mut(thread).priority = priority;
-        cpu.reschedule = true;
+        memory.get_mut(thread).priority = priority;
+        cpu.ready.set_undecided(true);
         self.let_run(thread);
     }
 
     /// Whether a thread's FPU state is in the CPU.
+    #[inline]
     pub(crate) fn owns_fpu(&self, thread: Ref<Thread>) -> bool {
-        self.cpus[self.here].fpu == Some(thread)
+        self.cpu().fpu == Some(thread)
     }
 
     /// Takes off a thread's deadline.
@@ -105,7 +106,7 @@ impl<M: Machine> Kernel<M> {
 
     /// Sees to it that the timer fires at `deadline_ns` or before.
     pub(crate) fn set_timer(&mut self, deadline_ns: u64) {
-        let cpu = self.cpu();
+        let cpu = self.cpu_mut();
         if deadline_ns < cpu.timer_ns {
             cpu.timer_ns = deadline_ns;
             self.memory.machine_mut().set_timer(Some(deadline_ns));
@@ -115,7 +116,7 @@ impl<M: Machine> Kernel<M> {
     /// The timer fired: deadlines that have come, and the end of a turn.
     pub(crate) fn timer(&mut self) {
         let now = self.memory.machine().now_ns();
-        self.cpu().timer_ns = NEVER;
+        self.cpu_mut().timer_ns = NEVER;
         // At most as many as were set; each is taken off.
         while let Some(owner) = self.timers.pop_due(&mut self.memory, now) {
             match owner {
@@ -126,9 +127,9 @@ impl<M: Machine> Kernel<M> {
                 }
             }
         }
-        if now >= self.cpu().tick_ns {
+        if now >= self.cpu_mut().tick_ns {
             self.end_turn();
-            self.cpu().tick_ns = now + TURN_NS;
+            self.cpu_mut().tick_ns = now + TURN_NS;
         }
         self.program_timer();
     }
@@ -145,19 +146,19 @@ impl<M: Machine> Kernel<M> {
 
     /// The current thread goes behind the others of its priority.
     pub(crate) fn pass_on(&mut self, thread: Ref<Thread>) {
-        let cpu = &mut self.cpus[self.here];
-        let priority = self.memory.get(thread).priority;
+        let (cpu, memory) = self.cpu_and_memory();
+        let priority = memory.get(thread).priority;
         if cpu.ready.has_at_least(priority) {
-            cpu.ready.push(&mut self.memory, thread);
+            cpu.ready.push(memory, thread);
             cpu.current = None;
-            cpu.reschedule = true;
+            cpu.ready.set_undecided(true);
         }
     }
 
     /// Sets the machine's timer to what comes first.
     fn program_timer(&mut self) {
         let earliest = self.timers.earliest(&self.memory).unwrap_or(NEVER);
-        let cpu = self.cpu();
+        let cpu = self.cpu_mut();
         let wanted = earliest.min(cpu.tick_ns);
         if wanted != cpu.timer_ns {
             cpu.timer_ns = wanted;
@@ -170,9 +171,9 @@ impl<M: Machine> Kernel<M> {
     /// Ends an entry: cleans up, decides who runs, and makes it so.
     #[inline]
     pub(crate) fn leave(&mut self) -> Next {
-        let cpu = &self.cpus[self.here];
+        let cpu = self.cpu();
         // Whatever is to be cleaned up asks for this too, except for spaces.
-        if !cpu.reschedule && self.memory.unheld_space().is_none() {
+        if !cpu.ready.is_undecided() && self.memory.unheld_space().is_none() {
             return match cpu.current {
                 Some(_) => Next::Resume,
                 None => Next::Idle,
@@ -191,17 +192,17 @@ impl<M: Machine> Kernel<M> {
                 // There is more: let interrupts in, one of which is the timer's, now.
                 self.put_back();
                 self.idle();
-                self.cpu().reschedule = true;
+                self.cpu_mut().ready.set_undecided(true);
                 self.set_timer(0);
                 return Next::Idle;
             }
-            self.cpu().reschedule = !clean;
+            self.cpu_mut().ready.set_undecided(!clean);
             let thread = match self.preferred() {
                 Some(thread) => thread,
                 None => {
                     self.put_back();
-                    let cpu = &mut self.cpus[self.here];
-                    let Some(thread) = cpu.ready.pop(&mut self.memory) else {
+                    let (cpu, memory) = self.cpu_and_memory();
+                    let Some(thread) = cpu.ready.pop(memory) else {
                         self.idle();
                         return Next::Idle;
                     };
@@ -218,20 +219,18 @@ impl<M: Machine> Kernel<M> {
     /// unless somebody of a higher priority is ready.
     #[inline]
     fn preferred(&mut self) -> Option<Ref<Thread>> {
-        let cpu = &mut self.cpus[self.here];
-        let runnable = |memory: &Memory<M>, thread: Ref<Thread>| {
+        let (cpu, memory) = self.cpu_and_memory();
+        let runnable = |thread: Ref<Thread>| {
             let entry = memory.get(thread);
             entry.is_runnable() && !entry.queued && !cpu.ready.has_above(entry.priority)
         };
         match (cpu.current, cpu.next) {
-            (Some(current), None) if runnable(&self.memory, current) => Some(current),
-            (Some(current), Some(next))
-                if !self.memory.get(current).is_runnable() && runnable(&self.memory, next) =>
-            {
+            (Some(current), None) if runnable(current) => Some(current),
+            (Some(current), Some(next)) if !memory.get(current).is_runnable() && runnable(next) => {
                 cpu.next = None;
                 Some(next)
             }
-            (None, Some(next)) if runnable(&self.memory, next) => {
+            (None, Some(next)) if runnable(next) => {
                 cpu.next = None;
                 Some(next)
             }
@@ -241,7 +240,7 @@ impl<M: Machine> Kernel<M> {
 
     /// Whether a thread of a higher priority than this could run.
     fn is_wanted_above(&self, priority: u8) -> bool {
-        let cpu = &self.cpus[self.here];
+        let cpu = self.cpu();
         let wants = |thread: Option<Ref<Thread>>| {
             thread.is_some_and(|thread| {
                 let entry = self.memory.get(thread);
@@ -253,14 +252,12 @@ impl<M: Machine> Kernel<M> {
 
     /// Puts who runs, or was handed the CPU, before the others of its priority.
     fn put_back(&mut self) {
-        let cpu = &mut self.cpus[self.here];
+        let (cpu, memory) = self.cpu_and_memory();
         let (current, next) = (cpu.current.take(), cpu.next.take());
         for thread in [next, current].into_iter().flatten() {
-            let entry = self.memory.get(thread);
+            let entry = memory.get(thread);
             if entry.is_runnable() && !entry.queued {
-                self.cpus[self.here]
-                    .ready
-                    .push_front(&mut self.memory, thread);
+                cpu.ready.push_front(memory, thread);
             }
         }
     }
@@ -275,9 +272,9 @@ impl<M: Machine> Kernel<M> {
             return false;
         }
         self.enter_thread(thread);
-        if self.cpu().tick_ns == NEVER {
+        if self.cpu_mut().tick_ns == NEVER {
             let due = self.memory.machine().now_ns() + TURN_NS;
-            self.cpu().tick_ns = due;
+            self.cpu_mut().tick_ns = due;
             self.set_timer(due);
         }
         true
@@ -286,31 +283,47 @@ impl<M: Machine> Kernel<M> {
     /// Gives the machine a thread's context, and the former one back its bases.
     #[inline]
     pub(crate) fn enter_thread(&mut self, thread: Ref<Thread>) {
-        let cpu = &mut self.cpus[self.here];
+        let cpu = self.cpu_mut();
         cpu.current = Some(thread);
-        if cpu.entered == Some(thread) {
-            return;
+        if cpu.entered != Some(thread) {
+            let old = cpu.entered.replace(thread);
+            self.change_context(old, thread);
         }
-        if let Some(old) = cpu.entered.replace(thread) {
-            let (old, machine) = self.memory.get_with_machine(old);
-            machine.save_bases(&mut old.context);
+    }
+
+    /// The current thread, which waits now, hands the CPU to another.
+    #[inline(always)]
+    pub(super) fn switch(&mut self, from: Ref<Thread>, to: Ref<Thread>, space: Loadable) {
+        self.memory.load(space);
+        let cpu = self.cpu_mut();
+        debug_assert!(cpu.entered == Some(from) && cpu.tick_ns != NEVER);
+        (cpu.current, cpu.entered) = (Some(to), Some(to));
+        self.change_context(Some(from), to);
+    }
+
+    #[inline(always)]
+    fn change_context(&mut self, from: Option<Ref<Thread>>, to: Ref<Thread>) {
+        // With nobody's state in it, the FPU is forbidden anyway.
+        if let Some(owner) = self.cpu().fpu {
+            self.memory.machine_mut().fpu_allow(owner == to);
         }
-        let owns_fpu = cpu.fpu == Some(thread);
-        let (thread, machine) = self.memory.get_with_machine(thread);
-        machine.fpu_allow(owns_fpu);
-        machine.enter(&mut thread.context);
+        let (to, machine) = self.memory.get_with_machine(to);
+        let bases = machine.enter(&mut to.context);
+        if let (Some(from), Some([fs, gs])) = (from, bases) {
+            self.memory.get_mut(from).context.record_bases(fs, gs);
+        }
     }
 
     /// Nobody runs: the tick rests.
     fn idle(&mut self) {
         self.leave_thread();
-        self.cpu().tick_ns = NEVER;
+        self.cpu_mut().tick_ns = NEVER;
         self.program_timer();
     }
 
     /// Takes a thread's bases out of the CPU: it idles, or the thread ends.
     pub(crate) fn leave_thread(&mut self) {
-        let cpu = self.cpu();
+        let cpu = self.cpu_mut();
         cpu.current = None;
         if let Some(old) = cpu.entered.take() {
             let (old, machine) = self.memory.get_with_machine(old);
@@ -320,7 +333,7 @@ impl<M: Machine> Kernel<M> {
 
     /// Brings a thread's context up to date before it is looked at or copied.
     pub(crate) fn sync_context(&mut self, thread: Ref<Thread>) {
-        if self.cpu().entered == Some(thread) {
+        if self.cpu_mut().entered == Some(thread) {
             let (thread, machine) = self.memory.get_with_machine(thread);
             machine.save_bases(&mut thread.context);
         }
@@ -328,9 +341,9 @@ impl<M: Machine> Kernel<M> {
 
     /// After a thread's bases were set: loads them if the CPU has them.
     pub(crate) fn reload_bases(&mut self, thread: Ref<Thread>) {
-        if self.cpu().entered == Some(thread) {
+        if self.cpu_mut().entered == Some(thread) {
             let (thread, machine) = self.memory.get_with_machine(thread);
-            machine.enter(&mut thread.context);
+            let _ = machine.enter(&mut thread.context);
         }
     }
 }

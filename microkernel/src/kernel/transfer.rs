@@ -68,7 +68,7 @@ impl<M: Machine> Kernel<M> {
     ) -> Result<(), Trouble> {
         let sender = self.memory.get(from);
         let label = sender.label;
-        let (body, length, caps) = match sender.fault {
+        let (body, length, caps) = match sender.fault() {
             Some(fault) => (fault.to_words(), FAULT_BYTES, 0),
             None => {
                 let operation = OpWord(sender.context.operation());

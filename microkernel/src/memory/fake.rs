@@ -301,7 +301,9 @@ unsafe impl Machine for FakeMachine {
 
     fn interrupt_mask(&mut self, _line: u32) {}
 
-    fn enter(&mut self, _context: &mut Context) {}
+    fn enter(&mut self, _context: &mut Context) -> Option<[u64; 2]> {
+        None
+    }
 
     fn save_bases(&mut self, _context: &mut Context) {}
 

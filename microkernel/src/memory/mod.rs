@@ -74,7 +74,7 @@ pub use frame::{Frame, FrameKind, FrameRecord, PAGE_SIZE, PageContent};
 pub use libipc::Error;
 pub use pool::{Ending, Pool, PoolStatus};
 pub use resolve::{Fault, Intent};
-pub use space::{PagerRef, Progress, Space};
+pub use space::{Loadable, PagerRef, Progress, Space};
 pub use store::{AnyRef, Object, ObjectKind, Ref};
 pub use window::{Mapping, Window, WindowMode, WindowPart};
 

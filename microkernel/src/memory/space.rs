@@ -97,6 +97,13 @@ impl Space {
     }
 }
 
+/// A space that has not ended, to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Loadable {
+    space: Ref<Space>,
+    root: Frame,
+}
+
 /// How far an operation that is cut into steps has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
@@ -238,19 +245,32 @@ impl<M: Machine> Memory<M> {
     /// `Gone` if the space has ended; what was loaded before still is.
     #[inline]
     pub fn space_load(&mut self, space: Ref<Space>) -> Result<(), Error> {
+        let loadable = self.space_loadable(space).ok_or(Error::Gone)?;
+        self.load(loadable);
+        Ok(())
+    }
+
+    /// A space that can be loaded; `None` if it has ended.
+    #[inline(always)]
+    pub fn space_loadable(&self, space: Ref<Space>) -> Option<Loadable> {
+        let root = self.get(space).root?;
+        Some(Loadable { space, root })
+    }
+
+    /// Loads a space on this CPU, if it is not loaded there already. Nothing has ended since it was
+    /// found loadable.
+    #[inline(always)]
+    pub fn load(&mut self, Loadable { space, root }: Loadable) {
         let cpu = self.machine.cpu();
         if self.loaded[cpu] == Some(space) {
-            return Ok(());
+            return;
         }
-        let to = self.get_mut(space);
-        let root = to.root.ok_or(Error::Gone)?;
-        to.active.insert(cpu);
+        self.get_mut(space).active.insert(cpu);
         if let Some(old) = self.loaded[cpu].replace(space) {
             self.get_mut(old).active.remove(cpu);
         }
         self.statistics.root_loads += 1;
         self.machine.load_root(root);
-        Ok(())
     }
 
     /// Loads the kernel's own root on this CPU, so that it is in no space.

@@ -27,7 +27,8 @@ pub const TRAP_FLAG: u64 = 1 << 8;
 pub const DIRECTION_FLAG: u64 = 1 << 10;
 
 /// The thread is in a `syscall` and may leave by `sysret`, because nobody has
-/// set its rip or flags since.
+/// set its rip or flags since. A thread that runs has this too, so that the way
+/// in need not store it.
 pub const ENTRY_SYSCALL: u64 = 256;
 /// The thread must leave by `iretq`. Values below 256 mean the same and name
 /// the vector by which it entered.
@@ -229,11 +230,13 @@ impl Context {
     }
 
     /// The FS base as of the last time the thread left the CPU.
+    #[inline]
     pub fn fs_base(&self) -> u64 {
         self.fs_base
     }
 
     /// The GS base as of the last time the thread left the CPU.
+    #[inline]
     pub fn gs_base(&self) -> u64 {
         self.gs_base
     }
@@ -258,6 +261,7 @@ impl Context {
 
     /// Records the bases that the machine read. A program that sets its bases
     /// itself may choose any canonical address; the CPU has checked that.
+    #[inline]
     pub fn record_bases(&mut self, fs_base: u64, gs_base: u64) {
         self.fs_base = fs_base;
         self.gs_base = gs_base;

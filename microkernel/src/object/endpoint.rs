@@ -14,8 +14,8 @@ use crate::memory::{Memory, Object, ObjectKind, Ref};
 
 /// A meeting point for sending and receiving threads.
 pub struct Endpoint {
-    waiting: Queue,
-    waiting_is: Waiting,
+    senders: Queue,
+    receivers: Queue,
     /// What happens to queued calls when the last receiver goes.
     keep_queued: bool,
     /// No capability to receive here is left.
@@ -36,12 +36,6 @@ pub struct Endpoint {
     pub(crate) listed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
-    Senders,
-    Receivers,
-}
-
 impl Object for Endpoint {
     const KIND: ObjectKind = ObjectKind::Endpoint;
 }
@@ -50,8 +44,8 @@ impl Endpoint {
     /// An endpoint at which nobody waits, with one hold.
     pub fn new(keep_queued: bool) -> Endpoint {
         Endpoint {
-            waiting: Queue::EMPTY,
-            waiting_is: Waiting::Senders,
+            senders: Queue::EMPTY,
+            receivers: Queue::EMPTY,
             keep_queued,
             without_receiver: false,
             ended: false,
@@ -73,25 +67,19 @@ impl Endpoint {
     /// The receiver that has waited longest.
     #[inline]
     pub fn receiver(&self) -> Option<Ref<Thread>> {
-        match self.waiting_is {
-            Waiting::Receivers => self.waiting.first(),
-            Waiting::Senders => None,
-        }
+        self.receivers.first()
     }
 
     /// The sender that has waited longest.
     #[inline]
     pub fn sender(&self) -> Option<Ref<Thread>> {
-        match self.waiting_is {
-            Waiting::Senders => self.waiting.first(),
-            Waiting::Receivers => None,
-        }
+        self.senders.first()
     }
 
     /// Whether a receiver would find nothing here, not counting a bound notification.
     #[inline]
     pub fn is_quiet(&self) -> bool {
-        self.sender().is_none() && self.cancels.is_empty() && self.notices.is_empty()
+        self.senders.is_empty() && self.cancels.is_empty() && self.notices.is_empty()
     }
 }
 
@@ -112,39 +100,40 @@ impl<M: Machine> Memory<M> {
         thread: Ref<Thread>,
         end: End,
     ) {
-        self.endpoint_queue(endpoint, thread, Waiting::Senders, end);
+        let here = self.get(endpoint);
+        debug_assert!(here.receivers.is_empty());
+        let mut senders = here.senders;
+        match end {
+            End::Back => senders.push(self, thread),
+            End::Front => senders.push_front(self, thread),
+        }
+        self.get_mut(endpoint).senders = senders;
     }
 
     /// Lets a thread wait here for a message.
+    #[inline(always)]
     pub fn endpoint_queue_receiver(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
-        debug_assert!(self.get(endpoint).is_quiet());
-        self.endpoint_queue(endpoint, thread, Waiting::Receivers, End::Back);
+        let here = self.get(endpoint);
+        debug_assert!(here.is_quiet());
+        let mut receivers = here.receivers;
+        receivers.push(self, thread);
+        self.get_mut(endpoint).receivers = receivers;
     }
 
-    fn endpoint_queue(
-        &mut self,
-        endpoint: Ref<Endpoint>,
-        thread: Ref<Thread>,
-        role: Waiting,
-        end: End,
-    ) {
-        let here = self.get_mut(endpoint);
-        debug_assert!(here.waiting.is_empty() || here.waiting_is == role);
-        here.waiting_is = role;
-        let mut queue = here.waiting;
-        match end {
-            End::Back => queue.push(self, thread),
-            End::Front => queue.push_front(self, thread),
-        }
-        self.get_mut(endpoint).waiting = queue;
-    }
-
-    /// Takes a thread out that waits here.
+    /// Takes a thread out that waits here for a receiver.
     #[inline]
-    pub fn endpoint_leave(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
-        let mut queue = self.get(endpoint).waiting;
-        queue.remove(self, thread);
-        self.get_mut(endpoint).waiting = queue;
+    pub fn endpoint_leave_sender(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
+        let mut senders = self.get(endpoint).senders;
+        senders.remove(self, thread);
+        self.get_mut(endpoint).senders = senders;
+    }
+
+    /// Takes a thread out that waits here for a message.
+    #[inline(always)]
+    pub fn endpoint_leave_receiver(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
+        let mut receivers = self.get(endpoint).receivers;
+        receivers.remove(self, thread);
+        self.get_mut(endpoint).receivers = receivers;
     }
 }
 
@@ -164,8 +153,8 @@ mod tests {
         memory.endpoint_queue_sender(endpoint, two, End::Front);
         assert_eq!(memory.get(endpoint).sender(), Some(two));
         assert_eq!(memory.get(endpoint).receiver(), None);
-        memory.endpoint_leave(endpoint, two);
-        memory.endpoint_leave(endpoint, one);
+        memory.endpoint_leave_sender(endpoint, two);
+        memory.endpoint_leave_sender(endpoint, one);
         assert!(memory.get(endpoint).is_quiet());
         memory.endpoint_queue_receiver(endpoint, one);
         assert_eq!(memory.get(endpoint).sender(), None);

@@ -32,7 +32,7 @@ impl Queue {
     }
 
     /// Appends a thread.
-    #[inline]
+    #[inline(always)]
     pub fn push<M: Machine>(&mut self, memory: &mut Memory<M>, thread: Ref<Thread>) {
         let Some(first) = self.first else {
             let links = &mut memory.get_mut(thread).links;
@@ -71,7 +71,7 @@ impl Queue {
     }
 
     /// Takes out a thread that is in this queue.
-    #[inline]
+    #[inline(always)]
     pub fn remove<M: Machine>(&mut self, memory: &mut Memory<M>, thread: Ref<Thread>) {
         let [before, after] = memory.get_mut(thread).links.take().expect("in a queue");
         if after == thread {

@@ -13,6 +13,7 @@ use super::{Endpoint, Reply, Waiter};
 use crate::cap::{Cap, CapTable, Node};
 use crate::memory::{Frame, FutexKey, Object, ObjectKind, Ref, Space};
 use crate::sched::timers::TimerNode;
+use bitflags::bitflags;
 use libipc::abi::{FaultMessage, MessageKind, TableSelector};
 
 /// What a thread does, suspension aside.
@@ -73,8 +74,23 @@ pub struct Message {
     pub killable_only: bool,
     /// Its server has been, or is to be, told that the caller wants it back.
     pub cancelled: bool,
-    /// The thread is in its endpoint's queue of cancel notices.
-    pub cancel_queued: bool,
+}
+
+bitflags! {
+    /// What is unusual about a thread and keeps it from the short path of messages, in one word.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Unusual: u8 {
+        /// Its count of suspensions is not 0.
+        const SUSPENDED = 1 << 0;
+        /// Its deadline runs.
+        const TIMED = 1 << 1;
+        /// A fault is its message.
+        const FAULTED = 1 << 2;
+        /// It is in its endpoint's queue of cancel notices.
+        const CANCEL_QUEUED = 1 << 3;
+        /// An interrupt came while only death could end the wait.
+        const INTERRUPTED = 1 << 4;
+    }
 }
 
 /// A thread.
@@ -90,8 +106,8 @@ pub struct Thread {
     pub space: Option<Ref<Space>>,
     /// What its maker may do with that space.
     pub space_access: u32,
-    /// Its tables, by [`TableSelector`]; holds.
-    pub tables: [Option<Ref<CapTable>>; 3],
+    /// Its tables, by [`TableSelector`]; holds. The fourth place, which no handle means, is empty.
+    pub tables: [Option<Ref<CapTable>>; 4],
     /// Who gets its faults.
     pub exceptions: Option<Cap>,
     /// Where a 0 is stored when it ends; 0: nowhere.
@@ -102,12 +118,12 @@ pub struct Thread {
     pub state: State,
     /// 0 (lowest) to 31.
     pub priority: u8,
-    /// An interrupt came while only death could end the wait.
-    pub interrupted: bool,
+    /// What keeps it from the short path.
+    pub(crate) unusual: Unusual,
     /// It is in its CPU's ready queue.
     pub queued: bool,
     /// It runs only when this is 0.
-    pub suspends: u32,
+    suspends: u32,
     /// Neighbours in the queue that it is in.
     pub links: Option<[Ref<Thread>; 2]>,
     /// Its deadline.
@@ -123,7 +139,7 @@ pub struct Thread {
     /// Whom it is to answer.
     pub owed: Owed,
     /// What happened, while a fault is its message.
-    pub fault: Option<FaultMessage>,
+    fault: Option<FaultMessage>,
     /// The notifications that it waits for, and spare links.
     pub waiters: Option<Ref<Waiter>>,
     /// Notifications to be told of its end.
@@ -164,12 +180,12 @@ impl Thread {
             label: 0,
             space: None,
             space_access: 0,
-            tables: [None; 3],
+            tables: [None; 4],
             exceptions: None,
             clear_address: 0,
             state: State::Ready,
             priority: FIRST_PRIORITY,
-            interrupted: false,
+            unusual: Unusual::SUSPENDED,
             queued: false,
             suspends: 1,
             links: None,
@@ -183,7 +199,6 @@ impl Thread {
                 kind: MessageKind::Call,
                 killable_only: false,
                 cancelled: false,
-                cancel_queued: false,
             },
             holder: Holder::Nobody,
             owed: Owed::Nothing,
@@ -195,6 +210,30 @@ impl Thread {
             holds: 1,
             fpu: None,
         }
+    }
+
+    /// How often it was suspended and not resumed; it runs only when this is 0.
+    #[inline]
+    pub fn suspends(&self) -> u32 {
+        self.suspends
+    }
+
+    /// Changes that count.
+    pub fn set_suspends(&mut self, suspends: u32) {
+        self.suspends = suspends;
+        self.unusual.set(Unusual::SUSPENDED, suspends > 0);
+    }
+
+    /// What happened, while a fault is its message.
+    #[inline]
+    pub fn fault(&self) -> Option<&FaultMessage> {
+        self.fault.as_ref()
+    }
+
+    /// Makes a fault its message, or no longer.
+    pub fn set_fault(&mut self, fault: Option<FaultMessage>) {
+        self.unusual.set(Unusual::FAULTED, fault.is_some());
+        self.fault = fault;
     }
 
     /// Whether it runs or could run now.
@@ -235,7 +274,7 @@ mod tests {
         let mut thread = Thread::new();
         assert!(!thread.is_runnable() && thread.is_stopped());
         assert_eq!(thread.status_word(), 1 << 8);
-        thread.suspends = 0;
+        thread.set_suspends(0);
         assert!(thread.is_runnable() && !thread.is_stopped());
         thread.state = State::Answer;
         assert!(!thread.is_runnable() && thread.is_stopped());

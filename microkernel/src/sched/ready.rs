@@ -1,9 +1,10 @@
-//! The ready queues of a CPU: one for each priority, and a word that says which are not empty.
+//! The ready queues of a CPU: one for each priority, and a word that says which are not empty and
+//! whether it has to be decided anew who runs.
 //!
 //! Cleaning up after ended objects takes part as if it were a thread: it has the priority of who
 //! caused it, so that a thread of higher priority need not wait for it.
 //!
-//! Invariant: a bit of `occupied` is set exactly if its queue is not empty.
+//! Invariant: a priority's bit of `occupied` is set exactly if its queue is not empty.
 
 use crate::machine::Machine;
 use crate::memory::{Memory, Ref};
@@ -16,8 +17,11 @@ pub const PRIORITIES: usize = 32;
 #[derive(Clone, Copy, Debug)]
 pub struct Ready {
     queues: [Queue; PRIORITIES],
-    occupied: u32,
+    occupied: u64,
 }
+
+/// Bit of `occupied`: it has to be decided who runs. It stands above those of the priorities.
+const UNDECIDED: u64 = 1 << PRIORITIES;
 
 impl Ready {
     /// Nobody.
@@ -26,28 +30,49 @@ impl Ready {
         occupied: 0,
     };
 
-    /// Whether nobody is ready.
+    /// Whether it has to be decided who runs.
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.occupied == 0
+    pub fn is_undecided(&self) -> bool {
+        self.occupied & UNDECIDED != 0
+    }
+
+    /// It has to be decided who runs, or has been.
+    #[inline]
+    pub fn set_undecided(&mut self, undecided: bool) {
+        match undecided {
+            true => self.occupied |= UNDECIDED,
+            false => self.occupied &= !UNDECIDED,
+        }
+    }
+
+    /// Whether nothing is to be decided and nobody of a higher priority than this is ready.
+    #[inline]
+    pub fn yields_to(&self, priority: u8) -> bool {
+        (self.occupied >> priority) <= 1
     }
 
     /// Whether somebody of a higher priority than this is ready.
     #[inline]
     pub fn has_above(&self, priority: u8) -> bool {
-        (self.occupied >> priority) > 1
+        (self.priorities() >> priority) > 1
     }
 
     /// Whether somebody of this or a higher priority is ready.
     #[inline]
     pub fn has_at_least(&self, priority: u8) -> bool {
-        (self.occupied >> priority) != 0
+        (self.priorities() >> priority) != 0
     }
 
     /// The highest priority of those who are ready.
     #[inline]
     pub fn highest(&self) -> Option<u8> {
-        self.occupied.checked_ilog2().map(|bit| bit as u8)
+        self.priorities().checked_ilog2().map(|bit| bit as u8)
+    }
+
+    /// A bit for each priority of which somebody is ready.
+    #[inline]
+    fn priorities(&self) -> u32 {
+        self.occupied as u32
     }
 
     /// Puts a thread behind the others of its priority.
@@ -117,6 +142,9 @@ mod tests {
             thread
         });
         assert_eq!(ready.highest(), Some(31));
+        assert!(ready.yields_to(31) && !ready.yields_to(30));
+        ready.set_undecided(true);
+        assert!(!ready.yields_to(31) && ready.is_undecided());
         assert!(ready.has_above(30) && !ready.has_above(31) && ready.has_at_least(31));
         assert_eq!(ready.pop(&mut memory), Some(high));
         ready.push(&mut memory, high);
@@ -125,6 +153,8 @@ mod tests {
         assert_eq!(ready.pop(&mut memory), Some(other));
         ready.remove(&mut memory, high);
         assert_eq!(ready.pop(&mut memory), Some(low));
-        assert!(ready.is_empty());
+        assert_eq!(ready.highest(), None);
+        ready.set_undecided(false);
+        assert!(ready.yields_to(0));
     }
 }

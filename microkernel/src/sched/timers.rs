@@ -10,6 +10,7 @@
 
 use crate::machine::Machine;
 use crate::memory::{Memory, Ref};
+use crate::object::thread::Unusual;
 use crate::object::{Notification, Thread};
 
 /// Whose deadline it is.
@@ -81,6 +82,7 @@ impl Timers {
     /// Starts a deadline for an owner that has none.
     pub fn insert<M: Machine>(&mut self, memory: &mut Memory<M>, owner: Owner, deadline_ns: u64) {
         let id = Id::new(owner);
+        mark(memory, owner, true);
         let entry = node_mut(memory, id);
         debug_assert!(entry.rank == 0, "one deadline at a time");
         *entry = TimerNode {
@@ -101,6 +103,7 @@ impl Timers {
         if entry.rank == 0 {
             return;
         }
+        mark(memory, owner, false);
         *node_mut(memory, id) = TimerNode::default();
         let rest = merge(memory, entry.left, entry.right);
         if let Some(rest) = rest {
@@ -137,6 +140,13 @@ impl Timers {
         let owner = root.owner();
         self.remove(memory, owner);
         Some(owner)
+    }
+}
+
+/// A thread also says in a word of its own that its deadline runs.
+fn mark<M: Machine>(memory: &mut Memory<M>, owner: Owner, runs: bool) {
+    if let Owner::Thread(thread) = owner {
+        memory.get_mut(thread).unusual.set(Unusual::TIMED, runs);
     }
 }
 
@@ -267,6 +277,13 @@ mod tests {
                 }
                 prop_assert_eq!(timers.earliest(&memory), model.first().map(|&(at, _)| at));
                 prop_assert_eq!(check(&memory, timers.root, None), model.len());
+                for &owner in &owners {
+                    if let Owner::Thread(thread) = owner {
+                        let thread = memory.get(thread);
+                        let marked = thread.unusual.contains(Unusual::TIMED);
+                        prop_assert_eq!(marked, thread.timer.is_set());
+                    }
+                }
             }
         }
     }

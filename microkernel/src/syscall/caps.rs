@@ -54,7 +54,9 @@ impl<M: Machine> Kernel<M> {
         let table = self.table(table, Access::TAKE)?;
         let slot = self.memory.table_get(table, slot_number(index)?);
         let slot = slot.ok_or(Error::BadHandle)?;
-        self.memory.node_of(&slot).ok_or(Error::BadHandle)?;
+        if !self.memory.get(slot.node).is_alive() {
+            return Err(Error::BadHandle.into());
+        }
         let own = self.table(Handle::OWN_PRIVATE, Access::PUT)?;
         let name = self
             .memory
@@ -189,8 +191,9 @@ impl<M: Machine> Kernel<M> {
 
     /// Kind, flags and access of a slot, and its badge. A revoked one has kind 0.
     fn describe(&self, slot: &Slot) -> (u64, u64) {
-        let (kind, badge) = match self.memory.node_of(slot) {
-            Some(node) => (node.kind() as u64, node.badge()),
+        let node = self.memory.get(slot.node);
+        let (kind, badge) = match node.kind() {
+            Some(kind) => (kind as u64, node.badge()),
             None => (0, 0),
         };
         let word = kind | (slot.flags.bits() as u64) << 8 | (slot.access as u64) << 32;

@@ -185,7 +185,7 @@ impl<M: Machine> Kernel<M> {
         let pool = self.payer(pool)?;
         let like: Ref<Thread> = self.object(like, Kind::Thread, Access::REGISTERS)?;
         let model = self.memory.get(like);
-        if model.state != State::Answer || model.fault.is_some() {
+        if model.state != State::Answer || model.fault().is_some() {
             return Err(Error::WrongState.into());
         }
         let source = self.source(Home {
@@ -261,9 +261,9 @@ impl<M: Machine> Kernel<M> {
         self.stop_waiting(thread);
         let entry = self.memory.get_mut(thread);
         entry.context = context;
-        entry.fault = None;
+        entry.set_fault(None);
         entry.progress = None;
-        entry.suspends = entry.suspends.saturating_sub(1);
+        entry.set_suspends(entry.suspends().saturating_sub(1));
         self.reload_bases(thread);
         self.let_run(thread);
         if thread == self.caller() {
@@ -276,8 +276,8 @@ impl<M: Machine> Kernel<M> {
     pub(super) fn thread_suspend(&mut self, thread: Handle) -> Result<u64, Stop> {
         let thread = self.living(thread, Access::CONTROL)?;
         let entry = self.memory.get_mut(thread);
-        let was = entry.suspends;
-        entry.suspends = was.checked_add(1).ok_or(Error::Exhausted)?;
+        let was = entry.suspends();
+        entry.set_suspends(was.checked_add(1).ok_or(Error::Exhausted)?);
         self.stop_running(thread);
         Ok(was as u64)
     }
@@ -285,8 +285,8 @@ impl<M: Machine> Kernel<M> {
     pub(super) fn thread_resume(&mut self, thread: Handle) -> Result<u64, Stop> {
         let thread = self.living(thread, Access::CONTROL)?;
         let entry = self.memory.get_mut(thread);
-        let was = entry.suspends;
-        entry.suspends = was.saturating_sub(1);
+        let was = entry.suspends();
+        entry.set_suspends(was.saturating_sub(1));
         self.let_run(thread);
         Ok(was as u64)
     }

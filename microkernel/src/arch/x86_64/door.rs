@@ -22,32 +22,26 @@ static KERNEL: Mutex<MaybeUninit<Kernel<Hardware>>> = Mutex::new(MaybeUninit::un
 /// Gives the kernel its place and does what it says for the first time.
 pub fn run(kernel: Kernel<Hardware>, next: Next) -> ! {
     KERNEL.lock().write(kernel);
-    match next {
-        // SAFETY: `Next::Resume` says that a thread was entered, so there is a
-        // context, which keeps its invariant; nothing on this stack is needed.
-        Next::Resume => unsafe { entry::resume(percpu::boot_cpu().context()) },
-        // SAFETY: no lock is held, and nothing on this stack is needed.
-        Next::Idle => unsafe { entry::idle() },
-    }
+    leave(next)
 }
 
 /// A program made a system call.
-pub extern "C" fn on_syscall() -> *mut Context {
-    leave(|kernel| kernel.syscall())
+pub extern "C" fn on_syscall() -> ! {
+    enter(|kernel| kernel.syscall())
 }
 
 /// A program was interrupted, or one of its instructions failed.
-pub extern "C" fn on_vector(context: &Context) -> *mut Context {
+pub extern "C" fn on_vector(context: &Context) -> ! {
     let (vector, error_code) = (context.entry() as u8, context.error_code());
     if vector >= FIRST_INTERRUPT {
-        return leave(|kernel| interrupt(kernel, vector, Next::Resume));
+        enter(|kernel| interrupt(kernel, vector, Next::Resume));
     }
     let address = match vector {
         // The register may hold an address that is not canonical.
         Exception::PAGE_FAULT => Cr2::read_raw(),
         _ => 0,
     };
-    leave(|kernel| {
+    enter(|kernel| {
         kernel.exception(Exception {
             vector,
             error_code,
@@ -57,8 +51,8 @@ pub extern "C" fn on_vector(context: &Context) -> *mut Context {
 }
 
 /// An interrupt woke an idle CPU.
-pub extern "C" fn on_wake(vector: u32) -> *mut Context {
-    leave(|kernel| interrupt(kernel, vector as u8, Next::Idle))
+pub extern "C" fn on_wake(vector: u32) -> ! {
+    enter(|kernel| interrupt(kernel, vector as u8, Next::Idle))
 }
 
 /// Tells the kernel of an interrupt, if it is one for the kernel; else the CPU
@@ -70,18 +64,27 @@ fn interrupt(kernel: &mut Kernel<Hardware>, vector: u8, before: Next) -> Next {
     }
 }
 
-/// Lets the kernel do its work and returns the context of the program to run.
-/// Does not return when there is none: the stack is empty but for this call.
-#[inline]
-fn leave(work: impl FnOnce(&mut Kernel<Hardware>) -> Next) -> *mut Context {
-    let mut kernel = KERNEL.lock();
+/// Lets the kernel do its work, and then the CPU what it says.
+#[inline(always)]
+fn enter(work: impl FnOnce(&mut Kernel<Hardware>) -> Next) -> ! {
+    // At once, as a rule.
+    let mut guard = KERNEL.try_lock().unwrap_or_else(|| KERNEL.lock());
     // SAFETY: only programs and the idle loop come here, and `run` started
     // those after it had filled the place.
-    let next = work(unsafe { kernel.assume_init_mut() });
-    drop(kernel);
+    let next = work(unsafe { guard.assume_init_mut() });
+    drop(guard);
+    leave(next)
+}
+
+/// Leaves the kernel. The lock is given back; the stack is empty but for calls
+/// that end here.
+#[inline(always)]
+fn leave(next: Next) -> ! {
     match next {
-        Next::Resume => percpu::boot_cpu().context(),
-        // SAFETY: the lock is given back, and nothing on this stack is needed.
+        // SAFETY: `Next::Resume` says that a thread was entered, so there is a
+        // context, which keeps its invariant; nothing on this stack is needed.
+        Next::Resume => unsafe { entry::resume(percpu::boot_cpu().context()) },
+        // SAFETY: no lock is held, and nothing on this stack is needed.
         Next::Idle => unsafe { entry::idle() },
     }
 }

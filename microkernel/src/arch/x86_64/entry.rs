@@ -11,7 +11,8 @@
 //! A program's registers are stored straight into the context of the running
 //! thread: by the CPU itself, whose entry stack *is* that context, and by the
 //! code here. The kernel keeps nothing on its own stack between two entries, so
-//! each starts at its top, and an idle CPU has nothing to come back to.
+//! each starts at its top, an idle CPU has nothing to come back to, and the
+//! Rust part does not return: it ends in [`resume`] or [`idle`].
 //!
 //! Invariant: GS is the kernel's whenever the code segment is the kernel's,
 //! except in the first and last instructions here, where only NMI, #MC, #DB and
@@ -94,14 +95,12 @@ pub unsafe extern "C" fn syscall() {
         store_registers!(),
         "mov [rsp + {rip}], rcx",
         "mov [rsp + {flags}], r11",
-        "mov qword ptr [rsp + {entry}], {by_syscall}",
-        "mov rdi, rsp",
         "mov rax, gs:[{scratch}]",
+        "mov [rsp + {rsp}], rax",
         "mov rsp, gs:[{stack}]",
-        "mov [rdi + {rsp}], rax",
         "call {handler}",
-        // Back to the program whose context is in rax. The other entries jump
-        // here, on any kernel stack, with interrupts off.
+        // Back to the program whose context is in rax: where every handler ends,
+        // on any kernel stack, with interrupts off.
         ".global leave_kernel",
         "leave_kernel:",
         load_registers!(),
@@ -120,6 +119,8 @@ pub unsafe extern "C" fn syscall() {
         "mov rcx, [rax + {rip}]",
         "shr rcx, 47",
         "jnz 3f",
+        // What the next entry will be, if no vector says another.
+        "mov qword ptr [rax + {entry}], {by_syscall}",
         "mov rcx, [rax + {rcx}]",
         "mov r11, [rax + {r11}]",
         "lea rsp, [rax + {rip}]",
@@ -135,7 +136,6 @@ pub unsafe extern "C" fn syscall() {
         "mov rdi, rax",
         "mov rsp, gs:[{stack}]",
         "call {on_vector}",
-        "jmp leave_kernel",
         scratch = const percpu::SCRATCH,
         context = const percpu::CONTEXT,
         stack = const percpu::STACK,
@@ -200,7 +200,6 @@ unsafe extern "C" fn common() {
         "mov rsp, gs:[{stack}]",
         "cld",
         "call {handler}",
-        "jmp leave_kernel",
         cs = const offsets::CS - offsets::ENTRY,
         entry = const offsets::ENTRY,
         first_interrupt = const FIRST_INTERRUPT,
@@ -228,7 +227,6 @@ unsafe extern "C" fn store() {
         "push 2",
         "popfq",
         "call {handler}",
-        "jmp leave_kernel",
         rcx = const offsets::RCX,
         r11 = const offsets::R11,
         stack = const percpu::STACK,
@@ -364,11 +362,12 @@ unsafe extern "C" fn fatal() {
     )
 }
 
-/// Starts the program whose context was set last on this CPU.
+/// Goes on with the program whose context was set last on this CPU.
 ///
 /// # Safety
 /// GS is the kernel's, interrupts are off, and `context` keeps the invariant of
 /// [`Context`]. Everything on the current stack is given up.
+#[inline(always)]
 pub unsafe fn resume(context: *mut Context) -> ! {
     // SAFETY: `leave_kernel` wants just this, by the caller's word.
     unsafe { asm!("jmp leave_kernel", in("rax") context, options(noreturn)) }
@@ -378,6 +377,7 @@ pub unsafe fn resume(context: *mut Context) -> ! {
 ///
 /// # Safety
 /// As for [`resume`], and no lock is held.
+#[inline(always)]
 pub unsafe fn idle() -> ! {
     // SAFETY: an interrupt here throws the stack away, which the caller allows;
     // only an NMI comes back.

@@ -60,9 +60,13 @@ impl Fpu {
     /// Lets FPU instructions work, or raise #NM.
     #[inline]
     pub fn allow(&mut self, allowed: bool) {
-        if self.allowed == allowed {
-            return;
+        if self.allowed != allowed {
+            self.set_allowed(allowed);
         }
+    }
+
+    #[inline(never)]
+    fn set_allowed(&mut self, allowed: bool) {
         self.allowed = allowed;
         // SAFETY: the flag has no other effect.
         unsafe {

@@ -205,29 +205,36 @@ unsafe impl Machine for Hardware {
         self.lines.mask(line);
     }
 
-    #[inline]
-    fn enter(&mut self, context: &mut Context) {
+    #[inline(always)]
+    fn enter(&mut self, context: &mut Context) -> Option<[u64; 2]> {
         let (fs, gs) = (context.fs_base(), context.gs_base());
         // SAFETY: the bases are the program's, which the kernel never uses, and
         // canonical, as the context keeps them; the kernel's own GS base is
         // swapped away and back. The context stays where it is, as the trait
         // demands, and this is its CPU.
         unsafe {
+            percpu::boot_cpu().set_context(context);
             if self.programs_set_bases {
+                let (old_fs, old_gs): (u64, u64);
                 asm!(
+                    "rdfsbase {old_fs}",
                     "wrfsbase {fs}",
                     "swapgs",
+                    "rdgsbase {old_gs}",
                     "wrgsbase {gs}",
                     "swapgs",
+                    old_fs = out(reg) old_fs,
+                    old_gs = out(reg) old_gs,
                     fs = in(reg) fs,
                     gs = in(reg) gs,
                     options(nomem, nostack, preserves_flags),
                 );
+                Some([old_fs, old_gs])
             } else {
                 FsBase::write(VirtAddr::new_truncate(fs));
                 KernelGsBase::write(VirtAddr::new_truncate(gs));
+                None
             }
-            percpu::boot_cpu().set_context(context);
         }
     }
 

@@ -149,6 +149,21 @@ fn a_chain_of_derivations_ends_somewhere_and_can_be_revoked() {
 }
 
 #[test]
+fn a_handle_with_bits_that_mean_nothing_names_nothing() {
+    let mut rig = Rig::new(256);
+    let root = rig.root;
+    let handle = rig.notification_create(root, initial::POOL, 0).unwrap();
+    let in_files = Handle(handle.0 & 0xffff_ffff);
+    for bit in 56..62 {
+        for handle in [handle, in_files] {
+            let other = Handle(handle.0 | 1 << bit);
+            assert_eq!(rig.signal(root, other, 1), Err(Error::BadHandle));
+        }
+    }
+    assert_eq!(rig.signal(root, handle, 1), Ok(()));
+}
+
+#[test]
 fn thousands_of_derivations_are_revoked_in_bounded_pieces() {
     let mut rig = Rig::new(4096);
     let root = rig.root;
