@@ -287,8 +287,9 @@ pub fn name(number: u8) -> &'static str {
 
 /// Makes, for the kernel, the trait `Handlers` with one method a call and the function `dispatch`.
 ///
-/// `dispatch` decodes the argument registers (a malformed one is [`Error::InvalidArgument`](
-/// crate::Error) and the method is not called) and encodes the result into two values.
+/// `dispatch` decodes the argument registers that the call has (a malformed one is
+/// [`Error::InvalidArgument`](crate::Error) and the method is not called) and encodes the result into
+/// two values.
 #[macro_export]
 macro_rules! syscall_handlers {
     ($( $(#[doc = $doc:literal])* $number:literal => $name:ident($($arg:ident : $ty:ty),*) -> $ret:ty; )*) => {
@@ -297,30 +298,56 @@ macro_rules! syscall_handlers {
         pub trait Handlers {
             /// Why a call does not return a value now: an error, or the caller waits.
             type Stop: From<$crate::Error>;
+            /// Who makes a call.
+            type Caller: Copy;
+            /// One of the caller's argument registers.
+            fn argument(&self, caller: Self::Caller, place: usize) -> u64;
+            /// Sets the caller's results: no error, and these values.
+            fn set_results(&mut self, caller: Self::Caller, values: [u64; 2]);
             $( $(#[doc = $doc])* fn $name(&mut self, $($arg: $ty),*) -> Result<$ret, Self::Stop>; )*
         }
 
         /// Carries out the call `number`. Unknown numbers are `UnknownCall`.
-        #[inline]
+        #[inline(always)]
         pub fn dispatch<H: Handlers>(
             handlers: &mut H,
+            caller: H::Caller,
             number: u8,
-            arguments: &[u64; $crate::syscall::ARGUMENTS],
-        ) -> Result<[u64; 2], H::Stop> {
-            #[allow(unused_imports)]
-            use $crate::syscall::{Argument, Values};
-            match number {
-                $( $number => {
-                    #[allow(unused_mut, unused_variables)]
-                    let mut words = arguments.iter();
-                    $( let $arg = match words.next().and_then(|word| <$ty as Argument>::decode(*word)) {
-                        Some(value) => value,
-                        None => return Err($crate::Error::InvalidArgument.into()),
-                    }; )*
-                    handlers.$name($($arg),*).map(Values::encode)
-                } )*
-                _ => Err($crate::Error::UnknownCall.into()),
+        ) -> Result<(), H::Stop> {
+            match Calls::<H>::TABLE[number as usize] {
+                Some(call) => call(handlers, caller),
+                None => Err($crate::Error::UnknownCall.into()),
             }
+        }
+
+        /// A function for each call: it loads only the registers that the call has, and returns
+        /// nothing that does not fit one.
+        struct Calls<H>(core::marker::PhantomData<H>);
+
+        impl<H: Handlers> Calls<H> {
+            const TABLE: [Option<fn(&mut H, H::Caller) -> Result<(), H::Stop>>; 256] = {
+                let mut table: [Option<fn(&mut H, H::Caller) -> Result<(), H::Stop>>; 256] =
+                    [None; 256];
+                $( table[$number] = Some(Self::$name); )*
+                table
+            };
+
+            $( fn $name(handlers: &mut H, caller: H::Caller) -> Result<(), H::Stop> {
+                #[allow(unused_imports)]
+                use $crate::syscall::{Argument, Values};
+                #[allow(unused_mut, unused_variables)]
+                let mut places = 0..$crate::syscall::ARGUMENTS;
+                $( let $arg = match places
+                    .next()
+                    .and_then(|place| <$ty as Argument>::decode(handlers.argument(caller, place)))
+                {
+                    Some(value) => value,
+                    None => return Err($crate::Error::InvalidArgument.into()),
+                }; )*
+                let value = handlers.$name($($arg),*)?;
+                handlers.set_results(caller, Values::encode(value));
+                Ok(())
+            } )*
         }
     };
 }

@@ -172,10 +172,19 @@ impl<M: Machine> Memory<M> {
     /// The slot with this number, if it is used.
     #[inline(always)]
     pub fn table_get(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
+        match index < self.get(table).flat.1 {
+            true => self.table_get_flat(table, index),
+            false => self.table_get_deep(table, index),
+        }
+    }
+
+    /// The same for a table whose root is a slot page; else nothing.
+    #[inline(always)]
+    pub fn table_get_flat(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
         let (flat, slots) = self.get(table).flat;
         match index < slots {
             true => self.slot_in(flat, index),
-            false => self.table_get_deep(table, index),
+            false => None,
         }
     }
 

@@ -7,6 +7,7 @@ use crate::cap::{Cap, CapTable, Node, Slot};
 use crate::machine::Machine;
 use crate::memory::{Object, Ref, Space};
 use crate::object::Thread;
+use core::num::NonZeroU64;
 use libipc::abi::{Access, Error, Handle, Kind, SlotFlags, TableSelector};
 
 /// What a handle names.
@@ -44,21 +45,37 @@ impl Found {
     }
 }
 
+/// The bits of an object, or why there are none: a result in two registers.
+struct Named {
+    object: Option<NonZeroU64>,
+    error: Error,
+}
+
+impl Named {
+    fn none(error: Error) -> Named {
+        Named {
+            object: None,
+            error,
+        }
+    }
+}
+
 impl<M: Machine> Kernel<M> {
     /// What a handle of a thread names.
+    #[inline]
     pub(crate) fn find_in(&self, thread: Ref<Thread>, handle: Handle) -> Result<Found, Error> {
-        let (table, slot) = self.look_up(thread, handle).ok_or(Error::BadHandle)?;
+        self.found_in(thread, handle).ok_or(Error::BadHandle)
+    }
+
+    fn found_in(&self, thread: Ref<Thread>, handle: Handle) -> Option<Found> {
+        let (table, slot) = self.look_up(thread, handle)?;
         let node = self.memory.get(slot.node);
-        let mut object = node.object();
-        if node.is_own_space() {
-            object = self.memory.get(thread).space.map_or(0, Ref::to_bits);
-        }
-        Ok(Found {
+        Some(Found {
             table,
             index: handle.index(),
             node: slot.node,
-            kind: node.kind().ok_or(Error::BadHandle)?,
-            object,
+            kind: node.kind()?,
+            object: self.object_of(node, thread),
             badge: node.badge(),
             access: slot.access,
             flags: slot.flags,
@@ -89,6 +106,15 @@ impl<M: Machine> Kernel<M> {
         self.find_in(self.caller(), handle)
     }
 
+    /// Address bits of what a grant stands for when a thread uses it.
+    #[inline(always)]
+    fn object_of(&self, node: &Node, thread: Ref<Thread>) -> u64 {
+        match node.is_own_space() {
+            true => self.memory.get(thread).space.map_or(0, Ref::to_bits),
+            false => node.object(),
+        }
+    }
+
     /// The object that a handle of the caller names.
     #[inline]
     pub(crate) fn object<T: Object>(
@@ -97,7 +123,66 @@ impl<M: Machine> Kernel<M> {
         kind: Kind,
         needed: Access,
     ) -> Result<Ref<T>, Error> {
-        self.find(handle)?.object(kind, needed)
+        self.object_in(self.caller(), handle, kind, needed)
+    }
+
+    /// The object that a handle of a thread names.
+    #[inline]
+    pub(crate) fn object_in<T: Object>(
+        &self,
+        thread: Ref<Thread>,
+        handle: Handle,
+        kind: Kind,
+        needed: Access,
+    ) -> Result<Ref<T>, Error> {
+        let Named { object, error } = self.object_bits(thread, handle, kind, needed.bits());
+        object.map(Ref::from_nonzero).ok_or(error)
+    }
+
+    /// The same for all kinds: what most calls do first. The usual case is a function without calls.
+    #[inline(never)]
+    fn object_bits(&self, thread: Ref<Thread>, handle: Handle, kind: Kind, needed: u32) -> Named {
+        let table = self.memory.get(thread).tables[handle.table_bits()];
+        if let Some(table) = table
+            && let Some(slot) = self.memory.table_get_flat(table, handle.index())
+            && slot.generation == handle.generation_bits()
+        {
+            return self.named(thread, slot, kind, needed);
+        }
+        self.object_bits_elsewhere(thread, handle, kind, needed)
+    }
+
+    #[cold]
+    fn object_bits_elsewhere(
+        &self,
+        thread: Ref<Thread>,
+        handle: Handle,
+        kind: Kind,
+        needed: u32,
+    ) -> Named {
+        match self.look_up(thread, handle) {
+            Some((_, slot)) => self.named(thread, slot, kind, needed),
+            None => Named::none(Error::BadHandle),
+        }
+    }
+
+    /// The object that a slot names, if it is of this kind and the slot gives these rights.
+    #[inline(always)]
+    fn named(&self, thread: Ref<Thread>, slot: Slot, kind: Kind, needed: u32) -> Named {
+        let node = self.memory.get(slot.node);
+        if node.kind() != Some(kind) {
+            return Named::none(match node.is_alive() {
+                true => Error::WrongKind,
+                false => Error::BadHandle,
+            });
+        }
+        if slot.access & needed != needed {
+            return Named::none(Error::AccessDenied);
+        }
+        Named {
+            object: NonZeroU64::new(self.object_of(node, thread)),
+            error: Error::WrongKind,
+        }
     }
 
     /// A table argument: a capability, a thread (its files table), or one of the caller's own.

@@ -30,6 +30,7 @@ struct Head {
 
 impl<M: Machine> Kernel<M> {
     /// Carries out a message call of the current thread.
+    #[inline(never)]
     pub(crate) fn message_call(
         &mut self,
         thread: Ref<Thread>,
@@ -126,7 +127,7 @@ impl<M: Machine> Kernel<M> {
         };
         let length = extended.receive_bytes.min(SPAN_BYTES as u64) as usize;
         self.user_span(thread, extended.receive, length, Intent::Write)
-            .map_err(|at| Stop::from_fault(at, Side::Write))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Write))?;
         Ok(())
     }
 
@@ -213,9 +214,7 @@ impl<M: Machine> Kernel<M> {
             false => NEVER,
         };
         let handle = Handle(self.memory.get(thread).context.arguments()[0]);
-        let endpoint = self
-            .find_in(thread, handle)?
-            .object(Kind::Receiver, Access::USE)?;
+        let endpoint = self.object_in(thread, handle, Kind::Receiver, Access::USE)?;
         // Whoever goes on without answering will not answer.
         self.drop_owed(thread);
         self.receive_at(thread, endpoint, deadline_ns)
@@ -360,9 +359,7 @@ impl<M: Machine> Kernel<M> {
     fn reply_receive(&mut self, thread: Ref<Thread>, operation: OpWord) -> Result<(), Stop> {
         let head = self.head(thread, operation)?;
         let handle = Handle(self.memory.get(thread).context.arguments()[0]);
-        let endpoint = self
-            .find_in(thread, handle)?
-            .object(Kind::Receiver, Access::USE)?;
+        let endpoint = self.object_in(thread, handle, Kind::Receiver, Access::USE)?;
         self.answer_owed(thread)?;
         // Made again, it only receives.
         let again = OpWord::new(IpcCall::Receive, head.operation.flags(), 0, 0);

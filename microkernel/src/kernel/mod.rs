@@ -114,9 +114,9 @@ pub enum Stop {
     Error(Error),
     /// The thread waits, or its results are set already, or it has ended.
     Done,
-    /// Memory that it needs has to be asked of a pager first; nothing has changed. The thread
-    /// faults, and makes the call again.
-    Fault(FaultAt, Side),
+    /// Memory that it needs, [`Kernel::lacking`], has to be asked of a pager first; nothing has
+    /// changed. The thread faults, and makes the call again.
+    Fault,
     /// It has done a part and is to be made again; interrupts get their turn in between.
     Again,
 }
@@ -136,15 +136,8 @@ impl From<Error> for Stop {
     }
 }
 
-impl Stop {
-    /// What to do about memory that could not be resolved.
-    pub(crate) fn from_fault(at: FaultAt, side: Side) -> Stop {
-        match at.fault {
-            Fault::Pager { .. } => Stop::Fault(at, side),
-            fault => Stop::Error(fault.into()),
-        }
-    }
-}
+// Every system call returns one, in a register.
+const _: () = assert!(size_of::<Stop>() == 1);
 
 /// All state of the kernel.
 pub struct Kernel<M: Machine> {
@@ -156,6 +149,8 @@ pub struct Kernel<M: Machine> {
     pub(crate) lines: [Option<Ref<Irq>>; LINES],
     pub(crate) garbage: Garbage,
     counters: Counters,
+    /// What the thread lacks whose call ended with [`Stop::Fault`] just now.
+    lacking: Option<(FaultAt, Side)>,
     /// The short path is left out.
     #[cfg(test)]
     long_only: bool,
@@ -172,6 +167,7 @@ impl<M: Machine> Kernel<M> {
             lines: [None; LINES],
             garbage: Garbage::default(),
             counters: Counters::default(),
+            lacking: None,
             #[cfg(test)]
             long_only: false,
         }
@@ -247,8 +243,8 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// Any call the long way. Not inlined, so that the short path saves no registers for it.
-    #[inline(never)]
+    /// Any call the long way.
+    #[inline(always)]
     fn other_call(&mut self, thread: Ref<Thread>, operation: u64) -> Next {
         match IpcCall::from_number(operation as u8) {
             Some(call) => self.message_call(thread, call, OpWord(operation)),
@@ -256,15 +252,27 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
+    /// A plain call. Not inlined, so that the short path saves no registers for it.
+    #[inline(never)]
     fn plain_call(&mut self, thread: Ref<Thread>, operation: u64) -> Next {
-        let arguments = *self.memory.get(thread).context.arguments();
-        match syscall::dispatch(self, operation as u8, &arguments) {
-            Ok(values) => self.memory.get_mut(thread).context.set_results(0, values),
-            Err(stop) => self.stopped(thread, stop, |context, error| {
+        if let Err(stop) = syscall::dispatch(self, thread, operation as u8) {
+            self.stopped(thread, stop, |context, error| {
                 context.set_results(error as u64, [0; 2]);
-            }),
+            });
         }
         self.leave()
+    }
+
+    /// What to do about memory that a call needs and could not be resolved.
+    #[cold]
+    pub(crate) fn stop_to_fault(&mut self, at: FaultAt, side: Side) -> Stop {
+        match at.fault {
+            Fault::Pager { .. } => {
+                self.lacking = Some((at, side));
+                Stop::Fault
+            }
+            fault => Stop::Error(fault.into()),
+        }
     }
 
     /// A call stops short of a result.
@@ -277,8 +285,9 @@ impl<M: Machine> Kernel<M> {
         match stop {
             Stop::Error(error) => fail(&mut self.memory.get_mut(thread).context, error),
             Stop::Done => {}
-            Stop::Fault(at, side) => {
+            Stop::Fault => {
                 self.memory.get_mut(thread).context.restart_syscall();
+                let (at, side) = self.lacking.take().expect("it was noted");
                 self.memory_fault(thread, at, side);
             }
             Stop::Again => self.memory.get_mut(thread).context.restart_syscall(),

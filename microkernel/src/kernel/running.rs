@@ -169,7 +169,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Ends an entry: cleans up, decides who runs, and makes it so.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&mut self) -> Next {
         let cpu = self.cpu();
         // Whatever is to be cleaned up asks for this too, except for spaces.
@@ -182,6 +182,7 @@ impl<M: Machine> Kernel<M> {
         self.choose()
     }
 
+    #[inline(never)]
     fn choose(&mut self) -> Next {
         loop {
             let clean = self.is_clean();

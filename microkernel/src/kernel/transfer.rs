@@ -111,18 +111,17 @@ impl<M: Machine> Kernel<M> {
             return Err(Trouble::Sender(Error::TooLong.into()));
         }
 
-        let written = |at: FaultAt| Trouble::Receiver(Stop::from_fault(at, Side::Write));
         let handles_at = self.memory.get(to).context.arguments()[1].wrapping_add(RECEIVED_AT);
         if caps > 0 {
             self.user_span(to, handles_at, RECEIVED_BYTES, Intent::Write)
-                .map_err(written)?;
+                .map_err(|at| self.cannot_receive(at))?;
         }
         let target = self
             .user_span(to, incoming.receive, tail, Intent::Write)
-            .map_err(written)?;
+            .map_err(|at| self.cannot_receive(at))?;
         let source = self
             .user_span(from, outgoing.send, tail, Intent::Read)
-            .map_err(|at| Trouble::Sender(Stop::from_fault(at, Side::Read)))?;
+            .map_err(|at| Trouble::Sender(self.stop_to_fault(at, Side::Read)))?;
 
         let handles = self.put_carried(to, incoming.receive_slots, &carried[..caps])?;
         self.memory.copy_span(&source, &target);
@@ -138,6 +137,10 @@ impl<M: Machine> Kernel<M> {
             }
         }
         Ok(())
+    }
+
+    fn cannot_receive(&mut self, at: FaultAt) -> Trouble {
+        Trouble::Receiver(self.stop_to_fault(at, Side::Write))
     }
 
     /// Looks up what the sender wants to send along.
@@ -267,7 +270,7 @@ impl<M: Machine> Kernel<M> {
         let mut bytes = [0; size_of::<Extended>()];
         let span = self
             .user_span(thread, address, bytes.len(), Intent::Read)
-            .map_err(|at| Stop::from_fault(at, Side::Read))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Read))?;
         self.memory.read_span(&span, &mut bytes);
         let word = |at: usize| {
             let bytes = bytes[at..].first_chunk().expect("within the structure");

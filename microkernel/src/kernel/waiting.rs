@@ -117,15 +117,15 @@ impl<M: Machine> Kernel<M> {
         let [notification, mask, seen, consume] = self
             .memory
             .read_words(space, address)
-            .map_err(|at| Stop::from_fault(at, Side::Read))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Read))?;
         let item = WaitItem {
             notification: Handle(notification),
             mask,
             seen,
             consume,
         };
-        let found = self.find_in(thread, item.notification)?;
-        let notification = found.object(Kind::Notification, Access::WAIT)?;
+        let notification =
+            self.object_in(thread, item.notification, Kind::Notification, Access::WAIT)?;
         Ok((item, notification))
     }
 
@@ -154,7 +154,7 @@ impl<M: Machine> Kernel<M> {
         }
         let bytes = (count * ITEM_BYTES) as usize;
         self.user_span(thread, items, bytes, Intent::Write)
-            .map_err(|at| Stop::from_fault(at, Side::Write))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Write))?;
         for index in 0..count {
             let (item, notification) = self.wait_item(thread, items, index)?;
             let entry = self.memory.get_mut(notification);

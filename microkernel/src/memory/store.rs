@@ -103,10 +103,16 @@ impl<T> Ref<T> {
     /// Back from [`Ref::to_bits`]. Kernel-internal: `bits` must come from there.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Option<Ref<T>> {
-        Some(Ref {
-            bits: NonZeroU64::new(bits)?,
+        NonZeroU64::new(bits).map(Ref::from_nonzero)
+    }
+
+    /// The same from bits that are not zero.
+    #[inline]
+    pub(crate) fn from_nonzero(bits: NonZeroU64) -> Ref<T> {
+        Ref {
+            bits,
             of: PhantomData,
-        })
+        }
     }
 
     #[inline]

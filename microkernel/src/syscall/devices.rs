@@ -213,7 +213,7 @@ impl<M: Machine> Kernel<M> {
         let span = self
             .memory
             .span(own, text, buffer.len(), Intent::Read)
-            .map_err(|at| Stop::from_fault(at, Side::Read))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Read))?;
         self.memory.read_span(&span, buffer);
         self.memory.machine_mut().log(buffer);
         Ok(())

@@ -1,6 +1,5 @@
 //! Endpoints, kept replies, notifications, timers and futexes.
 
-use super::spaces::at_address;
 use super::truth;
 use crate::kernel::{Kernel, Side, Stop};
 use crate::machine::Machine;
@@ -100,7 +99,7 @@ impl<M: Machine> Kernel<M> {
         let space = self.own_space();
         self.memory
             .futex_key(space, address)
-            .map_err(|fault| at_address(address, fault, Side::Read))
+            .map_err(|fault| self.at_address(address, fault, Side::Read))
     }
 
     /// Fails with `WouldBlock` unless a word of the caller's memory has this value.
@@ -109,7 +108,7 @@ impl<M: Machine> Kernel<M> {
         let word = self
             .memory
             .load_word(space, address)
-            .map_err(|fault| at_address(address, fault, Side::Read))?;
+            .map_err(|fault| self.at_address(address, fault, Side::Read))?;
         if word as u64 != expected {
             return Err(Error::WouldBlock.into());
         }

@@ -19,6 +19,7 @@ use crate::cap::Node;
 use crate::kernel::{Kernel, Stop};
 use crate::machine::Machine;
 use crate::memory::{Object, Pool, Ref};
+use crate::object::Thread;
 use libipc::abi::{Access, Copies, Error, Handle, Kind, Protection, SlotFlags};
 
 libipc::syscalls!(libipc::syscall_handlers);
@@ -30,6 +31,18 @@ macro_rules! delegate {
         #[deny(unconditional_recursion)]
         impl<M: Machine> Handlers for Kernel<M> {
             type Stop = Stop;
+            type Caller = Ref<Thread>;
+
+            #[inline(always)]
+            fn argument(&self, caller: Ref<Thread>, place: usize) -> u64 {
+                self.memory.get(caller).context.arguments()[place]
+            }
+
+            #[inline(always)]
+            fn set_results(&mut self, caller: Ref<Thread>, values: [u64; 2]) {
+                self.memory.get_mut(caller).context.set_results(0, values);
+            }
+
             $(
                 #[inline]
                 fn $name(&mut self, $($arg: $ty),*) -> Result<$ret, Stop> {

@@ -234,7 +234,7 @@ impl<M: Machine> Kernel<M> {
         let target = self
             .memory
             .span(own, into, bytes, Intent::Write)
-            .map_err(|at| Stop::from_fault(at, Side::Write))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Write))?;
         let source = self
             .memory
             .span(space, address, bytes, Intent::Read)
@@ -265,7 +265,7 @@ impl<M: Machine> Kernel<M> {
         let source = self
             .memory
             .span(own, from, bytes, Intent::Read)
-            .map_err(|at| Stop::from_fault(at, Side::Read))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Read))?;
         self.memory.copy_span(&source, &target);
         Ok(())
     }
@@ -291,9 +291,11 @@ impl<M: Machine> Kernel<M> {
     }
 }
 
-/// What to do about one address that could not be resolved.
-pub(super) fn at_address(address: u64, fault: Fault, side: Side) -> Stop {
-    Stop::from_fault(FaultAt { address, fault }, side)
+impl<M: Machine> Kernel<M> {
+    /// What to do about one address that could not be resolved.
+    pub(super) fn at_address(&mut self, address: u64, fault: Fault, side: Side) -> Stop {
+        self.stop_to_fault(FaultAt { address, fault }, side)
+    }
 }
 
 /// What to do about an address of the space that a call names. Its pager is not asked: it may be the

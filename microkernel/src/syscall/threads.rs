@@ -328,7 +328,7 @@ impl<M: Machine> Kernel<M> {
         let target = self
             .memory
             .span(own, into, REGISTER_BYTES, Intent::Write)
-            .map_err(|at| Stop::from_fault(at, Side::Write))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Write))?;
         self.sync_context(thread);
         let words = to_words(&self.memory.get(thread).context.registers());
         let mut bytes = [0; REGISTER_BYTES];
@@ -345,7 +345,7 @@ impl<M: Machine> Kernel<M> {
         let source = self
             .memory
             .span(own, from, REGISTER_BYTES, Intent::Read)
-            .map_err(|at| Stop::from_fault(at, Side::Read))?;
+            .map_err(|at| self.stop_to_fault(at, Side::Read))?;
         let mut bytes = [0; REGISTER_BYTES];
         self.memory.read_span(&source, &mut bytes);
         let mut words = [0; REGISTER_BYTES / 8];
