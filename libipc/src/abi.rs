@@ -39,6 +39,9 @@ pub mod layout {
     pub const LOADER_END: u64 = 0x7f00_001c_0000;
     /// First address past the first thread's stack.
     pub const STACK_END: u64 = 0x7f00_001f_f000;
+    /// Here, in the first stack's last word, a program finds the address of its initial stack: it
+    /// need not write anything to know it later.
+    pub const INITIAL_STACK_AT: u64 = STACK_END - 8;
     /// Size of the first thread's stack in bytes.
     pub const STACK_BYTES: u64 = 0x3_0000;
     /// The most of it that arguments, environment and what belongs to them take, so that the rest

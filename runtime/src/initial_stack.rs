@@ -1,9 +1,9 @@
 //! Building the System V initial stack: arguments, environment, auxiliary vector.
 //!
 //! The creator of a process builds it, in memory of its own, as it will lie at the end of the new
-//! program's first stack; whoever starts the program only copies it there. From the top down: the
-//! strings, then, on a 16-byte border, the words that the psABI (3.4.1) puts at and above the initial
-//! stack pointer.
+//! program's first stack; whoever starts the program only copies it there. From the top down: a word
+//! that says where the initial stack begins, the strings, then, on a 16-byte border, the words that the
+//! psABI (3.4.1) puts at and above the initial stack pointer.
 //!
 //! The auxiliary vector says nothing of the image, which the creator does not know. A native program
 //! knows its own by its linker's symbols.
@@ -26,10 +26,13 @@ const VECTOR_WORDS: usize = 8;
 /// The most that arguments and environment may take, pointers included, in bytes (LX-EXEC-12).
 pub const LIMIT: usize = 128 * 1024;
 
-/// The most that a stack takes beside that: count, two nulls, auxiliary vector, padding.
-const OVERHEAD: usize = (3 + VECTOR_WORDS) * 8 + 16;
+/// The most that a stack takes beside that: count, two nulls, auxiliary vector, padding, last word.
+const OVERHEAD: usize = (3 + VECTOR_WORDS + 1) * 8 + 16;
 
 const _: () = assert!(LIMIT + OVERHEAD <= layout::INITIAL_STACK_BYTES as usize);
+
+/// Size of the word behind the strings ([`layout::INITIAL_STACK_AT`]).
+const LAST_WORD: usize = 8;
 
 /// Why no stack could be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +104,7 @@ impl Contents {
 
     /// How large the stack is, a multiple of 16. The initial stack pointer is that far below its end.
     pub fn bytes(&self) -> usize {
-        (self.words() * 8 + self.string_bytes).next_multiple_of(16)
+        (self.words() * 8 + self.string_bytes + LAST_WORD).next_multiple_of(16)
     }
 
     /// Builds the stack in the first [`bytes`](Self::bytes) bytes of `into`, for a place that ends at
@@ -115,7 +118,8 @@ impl Contents {
     ) -> Result<&'m mut [u8], StackError> {
         let bytes = self.bytes();
         let memory = into.get_mut(..bytes).ok_or(StackError::TooBig)?;
-        let strings_at = bytes - self.string_bytes;
+        let strings_end = bytes - LAST_WORD;
+        let strings_at = strings_end - self.string_bytes;
         let mut writer = Writer {
             memory,
             end,
@@ -128,18 +132,20 @@ impl Contents {
         for (key, value) in [
             (auxiliary::PAGE_BYTES, PAGE_BYTES),
             (auxiliary::SECURE, 0),
-            (auxiliary::EXECUTED_NAME, end - self.string_bytes as u64),
+            (auxiliary::EXECUTED_NAME, writer.address_of(strings_at)),
             (auxiliary::NULL, 0),
         ] {
             writer.word(key)?;
             writer.word(value)?;
         }
-        if writer.words != self.words() * 8 || writer.strings != bytes {
+        if writer.words != self.words() * 8 || writer.strings != strings_end {
             return Err(StackError::Malformed);
         }
+        writer.put(strings_end, &writer.address_of(0).to_le_bytes())?;
         memory[self.words() * 8..strings_at].fill(MaybeUninit::new(0));
         // SAFETY: the words were written without a gap from the beginning to their end, the strings
-        // from theirs to the end of `memory` (both ends were just checked), and zeros between them.
+        // from theirs to the last word (both ends were just checked), the last word, and zeros between
+        // words and strings.
         Ok(unsafe { memory.assume_init_mut() })
     }
 }
@@ -156,6 +162,11 @@ struct Writer<'m> {
 }
 
 impl Writer<'_> {
+    /// The address that a place in the memory will have.
+    fn address_of(&self, at: usize) -> u64 {
+        self.end - (self.memory.len() - at) as u64
+    }
+
     /// Writes `bytes` at `at`; the place behind them.
     fn put(&mut self, at: usize, bytes: &[u8]) -> Result<usize, StackError> {
         let behind = at + bytes.len();
@@ -177,7 +188,7 @@ impl Writer<'_> {
             if string.contains(&0) {
                 return Err(StackError::Malformed);
             }
-            self.word(self.end - (self.memory.len() - self.strings) as u64)?;
+            self.word(self.address_of(self.strings))?;
             self.strings = self.put(self.strings, string)?;
             self.strings = self.put(self.strings, &[0])?;
         }
@@ -208,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_program_finds_its_arguments_environment_and_vector() {
-        let (_memory, stack) = built(&[b"cat", b"-n"], &[b"A=1", b"B="]);
+        let (memory, stack) = built(&[b"cat", b"-n"], &[b"A=1", b"B="]);
         let word = |index: usize| {
             // SAFETY: within the built stack.
             unsafe { *stack.add(index) }
@@ -230,6 +241,11 @@ mod tests {
         assert!(vector.contains(&(6, 4096)));
         assert!(vector.contains(&(31, word(1))));
         assert_eq!(vector.last(), Some(&(0, 0)));
+        assert_eq!(
+            *memory.last().unwrap() >> 64,
+            stack as u128,
+            "the last word"
+        );
     }
 
     #[test]

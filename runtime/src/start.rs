@@ -1,14 +1,14 @@
 //! The first instruction, arguments and environment.
 //!
-//! `rsp` is at a System V initial stack, which the creator built (`crate::initial_stack`): the argument count, the arguments, a null, the
+//! A program begins with `rsp` at a System V initial stack, which its creator built
+//! ([`initial_stack`](crate::initial_stack)): the argument count, the arguments, a null, the
 //! environment, a null, the auxiliary vector. It stays there for as long as the program runs, so
 //! arguments are borrowed from it for ever.
 
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
-/// The initial stack; null in a server.
-static INITIAL_STACK: AtomicPtr<u64> = AtomicPtr::new(core::ptr::null_mut());
+use libipc::abi::layout;
 
 /// The [`Role`] as a number.
 static ROLE: AtomicU8 = AtomicU8::new(Role::Program as u8);
@@ -65,7 +65,6 @@ macro_rules! entry {
             ".globl _start",
             "_start:",
             "xor ebp, ebp",
-            "mov rdi, rsp",
             "and rsp, -16",
             "call {begin}",
             "ud2",
@@ -73,9 +72,7 @@ macro_rules! entry {
         );
 
         #[cfg(target_os = "none")]
-        unsafe extern "C" fn __begin(initial_stack: *mut u64) -> ! {
-            // SAFETY: this is the first function, and the loader left the initial stack at rsp.
-            unsafe { $crate::start::set_initial_stack(initial_stack) };
+        extern "C" fn __begin() -> ! {
             let status = $run();
             $crate::process::exit($crate::start::ExitStatus::code(status))
         }
@@ -126,14 +123,6 @@ macro_rules! host_main {
     };
 }
 
-/// Records where the initial stack is.
-///
-/// # Safety
-/// `stack` points to a System V initial stack that stays as it is for ever.
-pub unsafe fn set_initial_stack(stack: *mut u64) {
-    INITIAL_STACK.store(stack, Ordering::Relaxed);
-}
-
 /// Says what kind of program this is; [`entry!`](crate::entry) and its sibling do.
 pub fn set_role(role: Role) {
     ROLE.store(role as u8, Ordering::Relaxed);
@@ -161,7 +150,7 @@ impl Iterator for Strings {
         if self.next.is_null() {
             return None;
         }
-        // SAFETY: the list is part of the initial stack (`set_initial_stack`), ends with a null
+        // SAFETY: the list is part of the initial stack, ends with a null
         // pointer, and the iterator does not move past it.
         let string = unsafe { *self.next };
         if string.is_null() {
@@ -176,40 +165,67 @@ impl Iterator for Strings {
     }
 }
 
-/// The argument list, `argv[0]` first.
-pub fn arguments() -> Strings {
-    let stack = INITIAL_STACK.load(Ordering::Relaxed);
-    Strings {
-        next: if stack.is_null() {
+/// A System V initial stack; null in a server, which has none.
+#[derive(Clone, Copy)]
+struct InitialStack(*const u64);
+
+impl InitialStack {
+    /// The program's own.
+    fn own() -> InitialStack {
+        if cfg!(not(target_os = "none")) || role() != Role::Program {
+            return InitialStack(core::ptr::null());
+        }
+        // SAFETY: the last word of the first stack, which stays mapped; the creator put the address
+        // there, and nothing of the program's lies above its arguments.
+        InitialStack(unsafe { *(layout::INITIAL_STACK_AT as *const *const u64) })
+    }
+
+    fn arguments(self) -> Strings {
+        self.strings(|_| 1)
+    }
+
+    fn environment(self) -> Strings {
+        self.strings(|count| 1 + count + 1)
+    }
+
+    /// The list at a word that depends on the argument count.
+    fn strings(self, word: impl Fn(usize) -> usize) -> Strings {
+        let next = if self.0.is_null() {
             core::ptr::null()
         } else {
-            // SAFETY: behind the count comes the list (`set_initial_stack`).
-            unsafe { stack.add(1).cast() }
-        },
+            // SAFETY: behind the count come the arguments and a null, then the environment.
+            unsafe { self.0.add(word(*self.0 as usize)).cast() }
+        };
+        Strings { next }
     }
+}
+
+/// The argument list, `argv[0]` first.
+pub fn arguments() -> Strings {
+    InitialStack::own().arguments()
 }
 
 /// Argument `index`, if there is one and it is UTF-8.
 pub fn argument(index: usize) -> Option<&'static str> {
-    core::str::from_utf8(arguments().nth(index)?).ok()
+    text_at(arguments(), index)
+}
+
+fn text_at(mut strings: Strings, index: usize) -> Option<&'static str> {
+    core::str::from_utf8(strings.nth(index)?).ok()
 }
 
 /// The environment, strings of the form `NAME=value`.
 pub fn environment() -> Strings {
-    let stack = INITIAL_STACK.load(Ordering::Relaxed);
-    Strings {
-        next: if stack.is_null() {
-            core::ptr::null()
-        } else {
-            // SAFETY: the environment comes behind the arguments and their null.
-            unsafe { stack.add(1 + *stack as usize + 1).cast() }
-        },
-    }
+    InitialStack::own().environment()
 }
 
 /// The value of an environment variable.
 pub fn variable(name: &str) -> Option<&'static [u8]> {
-    environment().find_map(|string| string.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    value_in(environment(), name)
+}
+
+fn value_in(mut strings: Strings, name: &str) -> Option<&'static [u8]> {
+    strings.find_map(|string| string.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 #[cfg(test)]
@@ -227,9 +243,10 @@ mod tests {
             c"HOMER=x".as_ptr() as u64,
             0,
         ];
-        // SAFETY: built as the System V ABI says, and leaked.
-        unsafe { set_initial_stack(stack.leak().as_mut_ptr()) };
-        assert_eq!(arguments().count(), 2);
+        let stack = InitialStack(stack.leak().as_ptr());
+        let argument = |index| text_at(stack.arguments(), index);
+        let variable = |name| value_in(stack.environment(), name);
+        assert_eq!(stack.arguments().count(), 2);
         assert_eq!(argument(1), Some("-c"));
         assert_eq!(argument(2), None);
         assert_eq!(variable("HOME"), Some(&b"/"[..]));
