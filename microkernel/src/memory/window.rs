@@ -1,9 +1,10 @@
 //! Windows: a range of one space that others may map.
 //!
 //! Mapping a window writes link entries; nothing is looked up until a page is
-//! touched. A link is settled in the *source* first, so that all who share a
-//! page get the same frame. A private copy reads the source's frame until its
-//! own first write; the source keeps its hardware write.
+//! touched, or one near it where the source's pages are pinned. A link is settled
+//! in the *source* first, so that all who share a page get the same frame. A
+//! private copy reads the source's frame until its own first write; the source
+//! keeps its hardware write.
 //!
 //! A *mapping* is one act of mapping a window: all link entries that came of it
 //! refer to it, in whatever space snapshots have carried them. As a snapshot
@@ -22,7 +23,7 @@ use super::frame::{Content, FrameKind};
 use super::map::{Fill, user_range};
 use super::resolve::{Fault, Intent};
 use super::store::{Object, ObjectKind, Ref};
-use super::tree::Place;
+use super::tree::{ENTRIES, Place};
 use super::{Error, Frame, Memory, PAGE_SIZE, PagerRef, Pool, Space};
 use crate::machine::Machine;
 use libipc::abi::Protection;
@@ -30,6 +31,10 @@ use libipc::abi::Protection;
 /// How often a link may lead to another link before it is refused: windows of
 /// spaces that map windows can form a circle.
 const MAX_LINKS: u32 = 4;
+
+/// How many entries of a table, counted from a multiple of that, one fault may
+/// settle at most.
+const AROUND: usize = 16;
 
 /// The right to map a range of a space.
 #[derive(Debug)]
@@ -340,7 +345,7 @@ impl<M: Machine> Memory<M> {
         {
             // Nothing has changed, so the place is what it was.
             let settled = settled_as(link, found);
-            return self.put_settled(place, settled, mapping);
+            return self.put_settled(place, address, settled);
         }
         let settled = match mode {
             WindowMode::Shared => settled_as(link, self.share(source, there, pager, links + 1)?),
@@ -358,31 +363,81 @@ impl<M: Machine> Memory<M> {
         if now.entry != link || now.level != 1 {
             return Ok(());
         }
-        self.put_settled(now, settled, mapping)
+        self.put_settled(now, address, settled)
     }
 
-    /// Puts what a link stands for in its place.
-    fn put_settled(
-        &mut self,
-        place: Place,
-        settled: Entry,
-        mapping: Ref<Mapping>,
-    ) -> Result<(), Fault> {
-        if matches!(settled.kind(), Kind::Private | Kind::Shared)
-            && self.record(settled.frame()).kind() != FrameKind::Foreign
-        {
+    /// Puts what the link at `place` stands for in its place.
+    fn put_settled(&mut self, place: Place, address: u64, settled: Entry) -> Result<(), Fault> {
+        let link = place.entry;
+        let counted = match settled.kind() {
+            Kind::Private | Kind::Shared => {
+                self.record(settled.frame()).kind() != FrameKind::Foreign
+            }
+            _ => false,
+        };
+        if counted {
             self.frame_bump(settled.frame())?;
         }
         self.set_entry(place.table, place.index, settled);
-        self.mapping_drop(mapping);
+        if !counted && settled.is_present() {
+            self.settle_around(place, address, link);
+        }
+        self.mapping_drop(link.mapping());
         Ok(())
     }
 
-    /// The page at `address` of a window's source, if it is one that is shared
-    /// and nothing has to be done for it.
+    /// Settles links of the same mapping around `place` whose pages are pinned in
+    /// the source, as the boot archive's are: there is nothing to be counted or
+    /// asked for them, and a program that begins to run touches many.
+    fn settle_around(&mut self, place: Place, address: u64, link: Entry) {
+        let Mapping {
+            window,
+            delta,
+            mode,
+            ..
+        } = *self.get(link.mapping());
+        let source = self.get(window).source;
+        let Some(root) = self.get(source).root() else {
+            return;
+        };
+        let there = self.walk(root, address.wrapping_add(delta));
+        if there.level != 1 {
+            return;
+        }
+        let first = place.index & !(AROUND - 1);
+        for index in first..first + AROUND {
+            let there_index = (there.index + index).wrapping_sub(place.index);
+            if there_index >= ENTRIES || self.entry(place.table, index) != link {
+                continue;
+            }
+            let found = self.entry(there.table, there_index);
+            if found.kind() != Kind::Pinned {
+                continue;
+            }
+            let settled = match mode {
+                WindowMode::Shared => settled_as(link, found),
+                WindowMode::PrivateCopy if self.may_be_copied(found.frame()) => {
+                    Entry::page(Kind::Private, found.frame(), link)
+                }
+                WindowMode::PrivateCopy => continue,
+            };
+            self.replace_entry(place.table, index, settled);
+            self.mapping_drop(link.mapping());
+        }
+    }
+
+    /// Whether a pinned page can be copied on write: what a device holds cannot.
+    fn may_be_copied(&self, frame: Frame) -> bool {
+        let record = self.records.get(frame.number() as usize);
+        record.is_some_and(|record| record.kind() == FrameKind::Foreign)
+    }
+
+    /// The page at `address` of a window's source, if it is shared or pinned and
+    /// nothing has to be done for it.
     fn shared_already(&self, source: Ref<Space>, address: u64) -> Option<Entry> {
         let (place, owned) = self.walk_owned(self.get(source).root()?, address);
-        (owned && place.entry.kind() == Kind::Shared).then_some(place.entry)
+        let ready = matches!(place.entry.kind(), Kind::Shared | Kind::Pinned);
+        (owned && ready).then_some(place.entry)
     }
 
     /// Makes the page at `address` of a window's source one that can be shared
@@ -440,16 +495,10 @@ impl<M: Machine> Memory<M> {
             match entry.kind() {
                 Kind::Zero => return Ok(Peeked::Zero),
                 Kind::Private | Kind::Shared => return Ok(Peeked::Page(entry.frame())),
-                Kind::Pinned => {
-                    // What a device holds cannot be copied on write.
-                    let record = self.records.get(entry.frame().number() as usize);
-                    return match record {
-                        Some(record) if record.kind() == FrameKind::Foreign => {
-                            Ok(Peeked::Page(entry.frame()))
-                        }
-                        _ => Err(Fault::Denied),
-                    };
+                Kind::Pinned if self.may_be_copied(entry.frame()) => {
+                    return Ok(Peeked::Page(entry.frame()));
                 }
+                Kind::Pinned => return Err(Fault::Denied),
                 Kind::Link if place.level > 1 => {
                     self.split(source, place)?;
                 }

@@ -373,6 +373,58 @@ fn the_boot_archive_can_be_mapped_shared_and_privately() {
 }
 
 #[test]
+fn a_fault_on_the_boot_archive_settles_the_pages_around_it_too() {
+    let mut memory = fake::memory_with_archive(64, 4);
+    let archive = Frame::from_number(60);
+    let pool = memory.root_pool();
+    let server = memory.space_create(pool, None).unwrap();
+    let mapped = memory.map_physical(
+        server,
+        BASE,
+        4,
+        archive,
+        READ,
+        READ_EXECUTE,
+        Caching::WriteBack,
+    );
+    assert_eq!(mapped, Ok(Progress::Done));
+    let window = memory
+        .window_create(server, pool, BASE, 4, READ_EXECUTE, None)
+        .unwrap();
+    let program = memory.space_create(pool, None).unwrap();
+    memory.enter(1, program);
+    let mut part = WindowPart {
+        offset_pages: 0,
+        protection: READ_EXECUTE,
+        limit: Protection::all(),
+        mode: WindowMode::Shared,
+    };
+    memory.window_map(window, program, BASE, 3, part).unwrap();
+    part.protection = READ_WRITE;
+    part.mode = WindowMode::PrivateCopy;
+    let copies = page(8);
+    memory.window_map(window, program, copies, 4, part).unwrap();
+    memory.resolve(program, page(1), Intent::Execute).unwrap();
+    memory.resolve(program, page(9), Intent::Read).unwrap();
+    memory.audit();
+    // Whoever ends the window cannot take back what was settled.
+    memory.window_end(window);
+    for at in 0..3 {
+        assert_eq!(memory.user_load(1, page(at)), Ok(60 + at));
+        assert_eq!(memory.user_execute(1, page(at)), Ok(()));
+    }
+    for at in 0..4 {
+        assert_eq!(memory.user_load(1, page(8 + at)), Ok(60 + at));
+        memory.user_store(1, page(8 + at), 7).unwrap();
+    }
+    assert_eq!(memory.user_load(1, page(0)), Ok(60), "a copy was written");
+    memory.audit();
+    memory.end_space(program);
+    memory.end_space(server);
+    memory.audit();
+}
+
+#[test]
 fn a_private_copy_of_a_device_is_refused() {
     let mut case = Case::new();
     let device = Frame::from_number(0xfec00);
