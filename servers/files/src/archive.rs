@@ -36,7 +36,7 @@ struct Node<'a> {
 
 #[derive(Debug)]
 enum Content<'a> {
-    Directory(BTreeMap<&'a str, NodeId>),
+    Directory(BTreeMap<&'a [u8], NodeId>),
     File { data: &'a [u8], executable: bool },
 }
 
@@ -84,7 +84,7 @@ impl<'a> Tree<'a> {
             let Content::Directory(children) = &mut self.nodes[parent.0].content else {
                 return None;
             };
-            let node = *children.entry(name).or_insert(new);
+            let node = *children.entry(name.as_bytes()).or_insert(new);
             if node == new {
                 self.nodes.push(Node {
                     parent,
@@ -105,7 +105,7 @@ impl<'a> Tree<'a> {
         };
         let new = NodeId(self.nodes.len());
         if let Content::Directory(children) = &mut self.nodes[parent.0].content
-            && *children.entry(name).or_insert(new) == new
+            && *children.entry(name.as_bytes()).or_insert(new) == new
         {
             self.nodes.push(Node {
                 parent,
@@ -137,10 +137,7 @@ impl<'a> Tree<'a> {
                     b"" | b"." => Ok(node),
                     b".." => Ok(self.nodes[node.0].parent),
                     _ if name.len() > NAME_BYTES => Err(FileError::NameTooLong),
-                    _ => core::str::from_utf8(name)
-                        .ok()
-                        .and_then(|name| children.get(name).copied())
-                        .ok_or(FileError::NotFound),
+                    _ => children.get(name).copied().ok_or(FileError::NotFound),
                 }
             })
     }
@@ -185,7 +182,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// `NotADirectory`.
-    pub fn child(&self, node: NodeId, index: u64) -> Result<Option<(&'a str, NodeId)>, FileError> {
+    pub fn child(&self, node: NodeId, index: u64) -> Result<Option<(&'a [u8], NodeId)>, FileError> {
         let Content::Directory(children) = &self.nodes[node.0].content else {
             return Err(FileError::NotADirectory);
         };

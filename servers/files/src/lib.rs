@@ -245,7 +245,7 @@ impl<K: Kernel> Server<K> for Files<'_> {
         let node = self.file(caller, access::READ)?.node;
         let entry = match self.tree.child(node, index)? {
             Some((name, child)) => Some(DirectoryEntry {
-                name: Blob::from_slice(name.as_bytes()).ok_or(FileError::NameTooLong)?,
+                name: Blob::from_slice(name).ok_or(FileError::NameTooLong)?,
                 info: self.tree.info(child),
             }),
             None => None,
