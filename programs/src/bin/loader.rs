@@ -9,10 +9,10 @@
 
 use core::convert::Infallible;
 
-use libipc::abi::{Error, Protection, layout};
+use libipc::abi::{Error, PAGE_BYTES, Protection, layout};
 use libipc::protocol::process::{Errno, StartMessage, slots};
 use libipc::wire::Received;
-use runtime::elf;
+use runtime::elf::{self, Image, Segment};
 use runtime::load::{self, Space, Target};
 use runtime::memory::Mapping;
 use runtime::process::client;
@@ -91,6 +91,20 @@ fn memory_errno(error: Error) -> Errno {
     }
 }
 
+/// Touches every page that the image has in its file, at most those between its link address and the
+/// loader's. What they are is looked up once and for all then: the program does not fault for them, nor
+/// does whatever starts as a snapshot of this space.
+fn touch(image: &Image) {
+    let readable = |segment: &&Segment| segment.protection.contains(Protection::READ);
+    for segment in image.segments.iter().filter(readable) {
+        for page in 0..segment.file_pages {
+            let address = segment.address + page * PAGE_BYTES;
+            // SAFETY: `load::map` has just mapped it for reading.
+            unsafe { core::ptr::read_volatile(address as *const u8) };
+        }
+    }
+}
+
 /// Loads what the process server ordered; comes back only with an error.
 fn load() -> Result<Infallible, Errno> {
     let mut received = Received::new();
@@ -119,6 +133,7 @@ fn load() -> Result<Infallible, Errno> {
         space: slots::SPACE,
     });
     load::map(&image, &mut space).map_err(memory_errno)?;
+    touch(&image);
 
     let stack_pointer = layout::STACK_END - start.stack.len() as u64;
     // SAFETY: the template maps the first stack, nothing is on it yet, and the message is not longer
