@@ -17,7 +17,7 @@ struct Seen {
     frames: BTreeMap<Frame, u32>,
     /// Private entries with hardware write.
     writers: BTreeMap<Frame, u32>,
-    mappings: BTreeMap<Ref<Mapping>, u32>,
+    mappings: BTreeMap<Ref<Mapping>, u64>,
 }
 
 impl<M: Machine> Memory<M> {

@@ -39,8 +39,13 @@ const MAY_EXECUTE: u64 = 1 << 56;
 /// A private page that became shared because somebody mapped a window on it.
 const EXPORTED: u64 = 1 << 57;
 
+/// Where a link has the low bits of its mapping's address.
+const LINK_OFFSET: u64 = 0x7e;
+
 /// Set in the kinds that refer to something: all but absent and zero.
 const REFERS: u64 = 0b110 << KIND_SHIFT;
+/// Set in the kinds that count as a reference to what they refer to.
+const COUNTS: u64 = 0b100 << KIND_SHIFT;
 
 /// What an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,16 +55,16 @@ pub(super) enum Kind {
     Absent = 0,
     /// Zeros, given a frame on first touch. At any level.
     Zero = 1,
-    /// A page of a window, settled on first touch. At any level.
-    Link = 2,
-    /// The next lower table.
-    Table = 3,
-    /// A page of this space alone; other owners' copies part on write.
-    Private = 4,
-    /// A page that others map too; a write is seen by all.
-    Shared = 5,
     /// A page that is not pool memory; never counted.
-    Pinned = 6,
+    Pinned = 2,
+    /// A page of a window, settled on first touch. At any level.
+    Link = 4,
+    /// The next lower table.
+    Table = 5,
+    /// A page of this space alone; other owners' copies part on write.
+    Private = 6,
+    /// A page that others map too; a write is seen by all.
+    Shared = 7,
 }
 
 /// How a device's memory is cached.
@@ -126,7 +131,7 @@ impl Entry {
             Entry::of_kind(Kind::Link)
                 | Entry::permissions(protection, limit)
                 | address & ADDRESS
-                | (address & 0xfc0) >> 5,
+                | (address & 0xfc0) >> 5 & LINK_OFFSET,
         )
     }
 
@@ -192,11 +197,11 @@ impl Entry {
         match self.0 >> KIND_SHIFT & 7 {
             0 => Kind::Absent,
             1 => Kind::Zero,
-            2 => Kind::Link,
-            3 => Kind::Table,
-            4 => Kind::Private,
-            5 => Kind::Shared,
-            _ => Kind::Pinned,
+            2 | 3 => Kind::Pinned,
+            4 => Kind::Link,
+            5 => Kind::Table,
+            6 => Kind::Private,
+            _ => Kind::Shared,
         }
     }
 
@@ -219,7 +224,7 @@ impl Entry {
 
     /// Whether it is a link that permits this.
     #[inline]
-    pub(super) const fn is_link(self, needed: Protection) -> bool {
+    pub(super) const fn is_permitting_link(self, needed: Protection) -> bool {
         self.is_kind_that_permits(Kind::Link, needed)
     }
 
@@ -232,6 +237,18 @@ impl Entry {
     #[inline]
     pub(super) const fn is_table(self) -> bool {
         self.0 & KIND == Entry::of_kind(Kind::Table)
+    }
+
+    #[inline]
+    pub(super) const fn is_link(self) -> bool {
+        self.0 & KIND == Entry::of_kind(Kind::Link)
+    }
+
+    /// Whether it counts as a reference: it is a link, a table, or a page that may have other
+    /// owners.
+    #[inline(always)]
+    pub(super) const fn counts(self) -> bool {
+        self.0 & COUNTS != 0
     }
 
     /// Whether any of several entries, or-ed together, refers to something.
@@ -254,7 +271,8 @@ impl Entry {
     /// The mapping that a link is of.
     pub(super) fn mapping(self) -> Ref<Mapping> {
         debug_assert!(self.kind() == Kind::Link);
-        Ref::from_bits(self.0 & ADDRESS | (self.0 & 0x7e) << 5).expect("a link has a mapping")
+        Ref::from_bits(self.0 & ADDRESS | (self.0 & LINK_OFFSET) << 5)
+            .expect("a link has a mapping")
     }
 
     /// What the mapping permits.

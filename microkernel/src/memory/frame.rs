@@ -263,6 +263,14 @@ impl<M: Machine> Memory<M> {
         record.link |= lines;
     }
 
+    /// Records that these cache lines of a slot page hold zeros again.
+    #[inline]
+    pub fn note_cleared(&mut self, frame: Frame, lines: u64) {
+        let record = self.record_mut(frame);
+        debug_assert!(record.kind == FrameKind::SlotPage);
+        record.link &= !lines;
+    }
+
     /// Takes a frame filled with zeros that `pool` pays for; its count is one.
     ///
     /// # Errors

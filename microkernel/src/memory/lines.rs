@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The numbers of the bits that are set in a word, lowest first.
-pub(super) struct Bits(pub(super) u64);
+pub(crate) struct Bits(pub(crate) u64);
 
 impl Iterator for Bits {
     type Item = usize;
@@ -96,8 +96,8 @@ impl<M: Machine> Memory<M> {
         for number in Bits(busy) {
             for index in number * 8..number * 8 + 8 {
                 let entry = self.entry(from, index);
-                if Entry::refers(entry.bits()) {
-                    masked |= self.copy_entry(from, to, index, entry)?;
+                if entry.counts() {
+                    masked |= self.copy_counted(from, to, index, entry)?;
                 } else {
                     self.replace_entry(to, index, entry);
                 }
@@ -107,30 +107,29 @@ impl<M: Machine> Memory<M> {
     }
 
     #[inline(always)]
-    fn copy_entry(
+    fn copy_counted(
         &mut self,
         from: Frame,
         to: Frame,
         index: usize,
         entry: Entry,
     ) -> Result<bool, Error> {
+        if entry.is_link() {
+            self.mapping_bump(entry.mapping(), 1);
+            self.replace_entry(to, index, entry);
+            return Ok(false);
+        }
         let mut copy = entry;
-        match entry.kind() {
-            Kind::Absent | Kind::Zero | Kind::Pinned => {}
-            Kind::Link => self.mapping_bump(entry.mapping(), 1)?,
-            Kind::Table | Kind::Private | Kind::Shared => {
-                let record = &mut self.records[entry.frame().number() as usize];
-                if entry.is_exported() && record.count == 1 {
-                    // Whoever mapped the window has let go of the page: it is
-                    // private again, and parts on write.
-                    copy = Entry::page(Kind::Private, entry.frame(), entry);
-                } else if entry.kind() != Kind::Shared {
-                    copy = entry.masked();
-                }
-                if record.kind != FrameKind::Foreign {
-                    record.count = record.count.checked_add(1).ok_or(Error::Exhausted)?;
-                }
-            }
+        let record = &mut self.records[entry.frame().number() as usize];
+        if entry.is_exported() && record.count == 1 {
+            // Whoever mapped the window has let go of the page: it is
+            // private again, and parts on write.
+            copy = Entry::page(Kind::Private, entry.frame(), entry);
+        } else if entry.kind() != Kind::Shared {
+            copy = entry.masked();
+        }
+        if record.kind != FrameKind::Foreign {
+            record.count = record.count.checked_add(1).ok_or(Error::Exhausted)?;
         }
         let masked = copy != entry;
         if masked {
@@ -159,17 +158,16 @@ impl<M: Machine> Memory<M> {
             *budget -= 1;
             for index in number * 8..number * 8 + 8 {
                 let entry = self.entry(in_table, index);
-                if Entry::refers(entry.bits()) {
+                if entry.counts() {
                     if entry.is_table() && !self.clear_below(entry.frame(), budget) {
                         return false;
                     }
-                    self.drop_entry(entry);
-                    // Before the next: it must not be dropped again if the
-                    // budget ends there.
-                    self.replace_entry(in_table, index, Entry::ABSENT);
+                    self.drop_counted(entry);
                 }
+                // Before the next: it must not be dropped again if the
+                // budget ends there.
+                self.replace_entry(in_table, index, Entry::ABSENT);
             }
-            clear_line(&self.machine, in_table, number);
             let record = self.record_mut(in_table);
             record.lines &= !(1 << number);
             record.set_busy_lines(record.busy_lines() & !(1 << number));
@@ -205,16 +203,24 @@ impl<M: Machine> Memory<M> {
     /// emptied if this is its last entry.
     #[inline]
     pub(super) fn drop_entry(&mut self, entry: Entry) {
-        match entry.kind() {
-            Kind::Absent | Kind::Zero | Kind::Pinned => {}
-            Kind::Link => self.mapping_drop(entry.mapping()),
-            Kind::Private | Kind::Shared => self.drop_page(entry.frame()),
-            Kind::Table => self.drop_table(entry.frame()),
+        if entry.counts() {
+            self.drop_counted(entry);
+        }
+    }
+
+    #[inline(always)]
+    fn drop_counted(&mut self, entry: Entry) {
+        if entry.is_link() {
+            self.mapping_drop(entry.mapping());
+        } else if entry.is_table() {
+            self.drop_table(entry.frame());
+        } else {
+            self.drop_page(entry.frame());
         }
     }
 
     /// Drops a reference to a page of user memory.
-    #[inline]
+    #[inline(always)]
     pub(super) fn drop_page(&mut self, frame: Frame) {
         let record = self.record_mut(frame);
         if record.kind == FrameKind::Foreign {

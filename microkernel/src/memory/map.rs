@@ -384,7 +384,7 @@ impl<M: Machine> Memory<M> {
             match what {
                 Fill::Same(entry) if next - at == span(level) => {
                     if entry.kind() == Kind::Link {
-                        self.mapping_bump(entry.mapping(), 1)?;
+                        self.mapping_bump(entry.mapping(), 1);
                     }
                     self.set_entry(in_table, index, entry);
                     *reached = next;
@@ -412,7 +412,7 @@ impl<M: Machine> Memory<M> {
         match what {
             Fill::Same(entry) => {
                 if entry.kind() == Kind::Link {
-                    self.mapping_bump(entry.mapping(), count as u32)?;
+                    self.mapping_bump(entry.mapping(), count as u64);
                 }
                 fill_slots(&table(&self.machine, in_table)[first..first + count], entry);
                 if !Entry::refers(entry.bits()) {

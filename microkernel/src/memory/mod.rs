@@ -72,6 +72,7 @@ pub use access::{FaultAt, FutexKey, SPAN_BYTES, Span};
 pub use entry::Caching;
 pub use frame::{Frame, FrameKind, FrameRecord, PAGE_SIZE, PageContent};
 pub use libipc::Error;
+pub(crate) use lines::Bits;
 pub use pool::{Ending, Pool, PoolStatus};
 pub use resolve::{Fault, Intent};
 pub use space::{Loadable, PagerRef, Progress, Space};

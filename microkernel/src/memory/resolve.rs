@@ -139,7 +139,7 @@ impl<M: Machine> Memory<M> {
             self.fill_zero(space, place)
         } else if place.entry.is_private(Protection::WRITE) && intent == Intent::Write {
             self.part(space, place, address, intent)
-        } else if place.entry.is_link(needed) {
+        } else if place.entry.is_permitting_link(needed) {
             let settled = self.settle(space, place, address, intent, 0);
             return settled.is_ok().then_some(());
         } else {

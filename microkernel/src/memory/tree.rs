@@ -19,7 +19,7 @@
 //! reads); upper entries are present exactly if they are tables; no table but a
 //! root is empty.
 
-use super::entry::{Entry, Kind};
+use super::entry::Entry;
 use super::frame::{Content, Frame, FrameKind, table};
 use super::lines::fill_slots;
 use super::space::STEP_LINES;
@@ -300,11 +300,8 @@ impl<M: Machine> Memory<M> {
     pub(super) fn split(&mut self, space: Ref<Space>, place: Place) -> Result<Frame, Error> {
         let pool = self.get(space).pool;
         let new = self.take(pool, FrameKind::Table, Content::Zero)?;
-        if place.entry.kind() == Kind::Link
-            && let Err(error) = self.mapping_bump(place.entry.mapping(), ENTRIES as u32 - 1)
-        {
-            self.discard_table(new);
-            return Err(error);
+        if place.entry.is_link() {
+            self.mapping_bump(place.entry.mapping(), ENTRIES as u64 - 1);
         }
         fill_slots(table(&self.machine, new), place.entry);
         let record = self.record_mut(new);

@@ -96,7 +96,8 @@ pub struct Mapping {
     pub(super) window: Ref<Window>,
     /// Added to an address in the mapping space gives the one in the source.
     delta: u64,
-    pub(super) count: u32,
+    /// 2^64 entries do not fit any memory.
+    pub(super) count: u64,
     mode: WindowMode,
 }
 
@@ -273,13 +274,13 @@ impl<M: Machine> Memory<M> {
     }
 
     /// `count` more entries refer to the mapping.
-    pub(super) fn mapping_bump(&mut self, mapping: Ref<Mapping>, count: u32) -> Result<(), Error> {
-        let here = self.get_mut(mapping);
-        here.count = here.count.checked_add(count).ok_or(Error::Exhausted)?;
-        Ok(())
+    #[inline]
+    pub(super) fn mapping_bump(&mut self, mapping: Ref<Mapping>, count: u64) {
+        self.get_mut(mapping).count += count;
     }
 
     /// An entry less refers to the mapping.
+    #[inline]
     pub(super) fn mapping_drop(&mut self, mapping: Ref<Mapping>) {
         let here = self.get_mut(mapping);
         here.count -= 1;
