@@ -250,16 +250,22 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// One slot less names the node. If it was the last one, the node goes to `reap`.
+    /// One slot less names the node. Says whether it is to be looked at: nothing may keep it now.
     #[inline]
-    pub fn node_release(&mut self, node: Ref<Node>, reap: &mut Nodes) {
+    #[must_use]
+    pub fn node_drop(&mut self, node: Ref<Node>) -> bool {
         let entry = self.get_mut(node);
         debug_assert!(entry.slots > 0, "a slot that was never counted");
         entry.slots -= 1;
-        if entry.slots == 0
+        entry.slots == 0
             && entry.marks & LISTED == 0
             && (entry.child.is_none() || entry.kind == Some(Kind::Receiver))
-        {
+    }
+
+    /// One slot less names the node. If it is to be looked at, it goes to `reap`.
+    #[inline]
+    pub fn node_release(&mut self, node: Ref<Node>, reap: &mut Nodes) {
+        if self.node_drop(node) {
             reap.push(self, node);
         }
     }

@@ -16,7 +16,7 @@
 use super::slot::{Slot, SlotName};
 use super::{Node, Nodes};
 use crate::machine::Machine;
-use crate::memory::{Frame, FrameKind, Memory, Object, ObjectKind, Pool, Ref};
+use crate::memory::{Bits, Frame, FrameKind, Memory, Object, ObjectKind, Pool, Ref};
 use core::ops::Range;
 use libipc::abi::{Error, SlotFlags};
 
@@ -196,7 +196,7 @@ impl<M: Machine> Memory<M> {
     /// The slot with this number in its page, if it is used.
     #[inline(always)]
     fn slot_in(&self, frame: Frame, index: u32) -> Option<Slot> {
-        let at = (index % SLOTS) as usize * 2;
+        let at = place_of(index);
         let page = self.page::<Page>(frame);
         Slot::from_words([page[at], page[at + 1]])
     }
@@ -242,6 +242,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     ///
     /// As [`Memory::table_put`]; `InvalidArgument` if no slot has this number.
+    #[inline]
     pub fn table_replace(
         &mut self,
         table: Ref<CapTable>,
@@ -250,10 +251,10 @@ impl<M: Machine> Memory<M> {
         access: u32,
         flags: SlotFlags,
     ) -> Result<(SlotName, Option<Ref<Node>>), Error> {
-        let path = self.writable_path(table, index)?;
+        let frame = self.own_slot_page(table, index)?;
         self.node_hold(node)?;
-        let page = self.page_mut::<Page>(path.leaf());
-        let at = (index % SLOTS) as usize * 2;
+        let at = place_of(index);
+        let page = self.page_mut::<Page>(frame);
         let replaced = Slot::from_words([page[at], page[at + 1]]).map(|slot| slot.node);
         let generation = Slot::next_generation(page[at + 1]);
         let slot = Slot {
@@ -263,9 +264,9 @@ impl<M: Machine> Memory<M> {
             generation,
         };
         [page[at], page[at + 1]] = slot.to_words();
-        self.note_word(path.leaf(), at);
+        self.note_word(frame, at);
         if replaced.is_none() {
-            self.note_used(&path, index);
+            self.note_used(table, frame, index);
         }
         Ok((SlotName { index, generation }, replaced))
     }
@@ -278,10 +279,30 @@ impl<M: Machine> Memory<M> {
     /// the slot is free.
     pub fn table_own_slot(&mut self, table: Ref<CapTable>, index: u32) -> Result<(), Error> {
         self.table_get(table, index).ok_or(Error::BadHandle)?;
-        self.writable_path(table, index).map(drop)
+        self.own_slot_page(table, index).map(drop)
     }
 
-    /// Frees a slot. Nodes that lost their last slot go to `reap`.
+    /// Frees a slot in which `slot` was found. Its hold on the node is the caller's now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::table_own_slot`].
+    #[inline]
+    pub fn table_free(
+        &mut self,
+        table: Ref<CapTable>,
+        index: u32,
+        slot: &Slot,
+    ) -> Result<(), Error> {
+        let frame = self.own_slot_page(table, index)?;
+        let at = place_of(index);
+        let page = self.page_mut::<Page>(frame);
+        [page[at], page[at + 1]] = Slot::freed(slot.generation);
+        self.note_free(table, frame, index);
+        Ok(())
+    }
+
+    /// Frees a slot. If its node lost its last slot it goes to `reap`.
     ///
     /// # Errors
     ///
@@ -293,11 +314,7 @@ impl<M: Machine> Memory<M> {
         reap: &mut Nodes,
     ) -> Result<(), Error> {
         let slot = self.table_get(table, index).ok_or(Error::BadHandle)?;
-        let path = self.writable_path(table, index)?;
-        let page = self.page_mut::<Page>(path.leaf());
-        let at = (index % SLOTS) as usize * 2;
-        [page[at], page[at + 1]] = Slot::freed(slot.generation);
-        self.note_free(&path, index);
+        self.table_free(table, index, &slot)?;
         self.node_release(slot.node, reap);
         Ok(())
     }
@@ -315,10 +332,10 @@ impl<M: Machine> Memory<M> {
         value: SlotFlags,
     ) -> Result<(), Error> {
         let mut slot = self.table_get(table, index).ok_or(Error::BadHandle)?;
-        let path = self.writable_path(table, index)?;
+        let frame = self.own_slot_page(table, index)?;
         slot.flags = (slot.flags - mask) | (value & mask);
-        let at = (index % SLOTS) as usize * 2;
-        let page = self.page_mut::<Page>(path.leaf());
+        let at = place_of(index);
+        let page = self.page_mut::<Page>(frame);
         [page[at], page[at + 1]] = slot.to_words();
         Ok(())
     }
@@ -415,12 +432,11 @@ impl<M: Machine> Memory<M> {
         let mut level = level;
         // Down along the first children that are the table's alone.
         while level > 0 && self.record(frame).count() == 1 {
-            let page = self.page::<Page>(frame);
-            let Some(first) = page.iter().position(|&word| word != 0) else {
+            let Some(first) = self.first_child(frame) else {
                 break;
             };
             above = Some((frame, first));
-            frame = frame_in(page[first]).expect("found used");
+            frame = frame_in(self.page::<Page>(frame)[first]).expect("found used");
             level -= 1;
         }
         match above {
@@ -430,24 +446,55 @@ impl<M: Machine> Memory<M> {
         if self.frame_drop(frame) == 0 {
             // Of an inner page all children were taken out before.
             if level == 0 {
-                for at in lines_of(self.record(frame).written()).flatten().step_by(2) {
-                    let page = self.page_mut::<Page>(frame);
-                    let words = [page[at], page[at + 1]];
-                    [page[at], page[at + 1]] = [0; 2];
-                    if let Some(slot) = Slot::from_words(words) {
-                        self.node_release(slot.node, reap);
-                    }
-                }
+                self.clear_slots(frame, reap);
             }
             self.release_clean(frame);
         }
-        true
+        self.get(table).root.is_some()
+    }
+
+    /// The first child that an inner page has; lines before it are zero afterwards.
+    fn first_child(&mut self, frame: Frame) -> Option<usize> {
+        for line in lines_of(self.record(frame).written()) {
+            let page = self.page::<Page>(frame);
+            if let Some(found) = line.clone().find(|&place| page[place] != 0) {
+                return Some(found);
+            }
+            self.note_cleared(frame, 1 << (line.start / LINE));
+        }
+        None
+    }
+
+    /// Takes all capabilities out of a slot page, which is zero then.
+    fn clear_slots(&mut self, frame: Frame, reap: &mut Nodes) {
+        for line in lines_of(self.record(frame).written()) {
+            for at in line.step_by(2) {
+                let page = self.page_mut::<Page>(frame);
+                let words = [page[at], page[at + 1]];
+                [page[at], page[at + 1]] = [0; 2];
+                if let Some(slot) = Slot::from_words(words) {
+                    self.node_release(slot.node, reap);
+                }
+            }
+        }
     }
 
     // Finding a free slot.
 
     /// The lowest free slot not below `from`.
+    #[inline]
     fn table_find_free(&self, table: Ref<CapTable>, from: u32) -> Result<u32, Error> {
+        let (flat, slots) = self.get(table).flat;
+        if from < slots
+            && let Some(found) = self.free_slot_in(flat, from)
+        {
+            return Ok(found);
+        }
+        self.find_free_in_large(table, from)
+    }
+
+    #[inline(never)]
+    fn find_free_in_large(&self, table: Ref<CapTable>, from: u32) -> Result<u32, Error> {
         let table = self.get(table);
         let Some(root) = table.root else {
             return if from < CAPACITY {
@@ -472,36 +519,52 @@ impl<M: Machine> Memory<M> {
 
     /// The lowest free slot not below `from` under a page; numbers count from the page's first.
     fn find_free_in(&self, frame: Frame, level: u8, from: u32) -> Option<u32> {
+        if level == 0 {
+            return self.free_slot_in(frame, from);
+        }
         let page = self.page::<Page>(frame);
-        let full = self.record(frame).lines();
-        let per_line = if level == 0 { 4 } else { 8 };
-        let below = if level == 0 { 1 } else { span(level - 1) };
-        let free_at = |place: u32, from: u32| -> Option<u32> {
-            if level == 0 {
-                return (!Slot::is_used(page[place as usize * 2])).then_some(place);
-            }
-            match frame_in(page[place as usize]) {
-                None => Some(place * below + from),
-                Some(_) if self.is_full(page[place as usize]) => None,
-                Some(child) => Some(place * below + self.find_free_in(child, level - 1, from)?),
+        let below = span(level - 1);
+        let free_at = |place: usize, from: u32| -> Option<u32> {
+            let first = place as u32 * below;
+            match frame_in(page[place]) {
+                None => Some(first + from),
+                Some(_) if self.is_full(page[place]) => None,
+                Some(child) => Some(first + self.find_free_in(child, level - 1, from)?),
             }
         };
-        let first = from / below;
-        if let Some(found) = free_at(first, from % below) {
-            return Some(found);
-        }
-        // The rest of the first one's line, then the first line with a free place.
-        let line = first / per_line;
-        if let Some(found) = (first + 1..(line + 1) * per_line).find_map(|place| free_at(place, 0))
-        {
-            return Some(found);
-        }
-        let rest = !full & (FULL << line << 1);
-        if line == 63 || rest == 0 {
-            return None;
-        }
-        let line = rest.trailing_zeros();
-        (line * per_line..(line + 1) * per_line).find_map(|place| free_at(place, 0))
+        let first = (from / below) as usize;
+        free_at(first, from % below).or_else(|| {
+            self.places_with_room(frame, first + 1, LINE)
+                .find_map(|place| free_at(place, 0))
+        })
+    }
+
+    /// The same in a slot page.
+    #[inline]
+    fn free_slot_in(&self, frame: Frame, from: u32) -> Option<u32> {
+        let page = self.page::<Page>(frame);
+        self.places_with_room(frame, from as usize, LINE / 2)
+            .find(|&slot| !Slot::is_used(page[slot * 2]))
+            .map(|slot| slot as u32)
+    }
+
+    /// The places of a page, of which `per_line` share a line, that are not below `from` and in
+    /// lines that are not full.
+    #[inline]
+    fn places_with_room(
+        &self,
+        frame: Frame,
+        from: usize,
+        per_line: usize,
+    ) -> impl Iterator<Item = usize> {
+        let not_below = u32::try_from(from / per_line)
+            .ok()
+            .and_then(|line| FULL.checked_shl(line))
+            .unwrap_or(0);
+        let room = !self.record(frame).lines() & not_below;
+        Bits(room)
+            .flat_map(move |line| line * per_line..(line + 1) * per_line)
+            .filter(move |&place| place >= from)
     }
 
     /// Whether the child in this word is there and has no free slot.
@@ -511,8 +574,19 @@ impl<M: Machine> Memory<M> {
 
     // Writing.
 
+    /// The page of a slot, as the table's own.
+    #[inline]
+    fn own_slot_page(&mut self, table: Ref<CapTable>, index: u32) -> Result<Frame, Error> {
+        let (flat, slots) = self.get(table).flat;
+        if index < slots && self.record(flat).count() == 1 {
+            return Ok(flat);
+        }
+        self.own_slot_path(table, index)
+    }
+
     /// Makes the path to a slot the table's own: missing pages are made, shared ones copied.
-    fn writable_path(&mut self, table: Ref<CapTable>, index: u32) -> Result<Path, Error> {
+    #[inline(never)]
+    fn own_slot_path(&mut self, table: Ref<CapTable>, index: u32) -> Result<Frame, Error> {
         if index >= CAPACITY {
             return Err(Error::InvalidArgument);
         }
@@ -521,26 +595,21 @@ impl<M: Machine> Memory<M> {
             root, level, pool, ..
         } = self.get(table);
         let old = root.expect("grown");
-        let mut frame = self.own_slot_page(old, level, pool)?;
+        let mut frame = self.own_page_of(old, level, pool)?;
         if frame != old {
             self.get_mut(table).set_root(Some(frame), level);
         }
-        let mut path = Path {
-            frames: [frame; TOP_LEVEL as usize + 1],
-            level,
-        };
         for above in (1..=level).rev() {
             let place = child_index(above, index);
             let child = match self.child(frame, place) {
-                Some(child) => self.own_slot_page(child, above - 1, pool)?,
+                Some(child) => self.own_page_of(child, above - 1, pool)?,
                 None => self.take_frame(pool, FrameKind::SlotPage)?,
             };
             self.page_mut::<Page>(frame)[place] = child.number() as u64;
             self.note_word(frame, place);
             frame = child;
-            path.frames[above as usize - 1] = frame;
         }
-        Ok(path)
+        Ok(frame)
     }
 
     /// Makes the table large enough for a slot of this number, and gives it a root.
@@ -566,7 +635,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// The page, or a copy of it if others share it; a copy takes the place of one reference.
-    fn own_slot_page(&mut self, frame: Frame, level: u8, pool: Ref<Pool>) -> Result<Frame, Error> {
+    fn own_page_of(&mut self, frame: Frame, level: u8, pool: Ref<Pool>) -> Result<Frame, Error> {
         if self.record(frame).count() == 1 {
             return Ok(frame);
         }
@@ -632,27 +701,36 @@ impl<M: Machine> Memory<M> {
         self.release_frame(copy);
     }
 
-    /// Keeps the line words of a path after a slot became used.
-    fn note_used(&mut self, path: &Path, index: u32) {
-        for level in 0..=path.level {
-            let frame = path.frames[level as usize];
+    /// Keeps the line words of the path to a slot, whose page is `frame`, after it became used.
+    #[inline]
+    fn note_used(&mut self, table: Ref<CapTable>, frame: Frame, index: u32) {
+        let line = place_of(index) / LINE;
+        let page = self.page::<Page>(frame);
+        let is_full = (line * LINE..(line + 1) * LINE)
+            .step_by(2)
+            .all(|at| Slot::is_used(page[at]));
+        if is_full {
+            let lines = self.record(frame).lines() | 1 << line;
+            self.set_frame_lines(frame, lines);
+            if lines == FULL {
+                self.note_full_page(table, index);
+            }
+        }
+    }
+
+    /// The same further up, when a page has become full.
+    #[cold]
+    fn note_full_page(&mut self, table: Ref<CapTable>, index: u32) {
+        for level in 1..=self.get(table).level {
+            let frame = self.page_above(table, index, level);
+            let line = child_index(level, index) / LINE;
             let page = self.page::<Page>(frame);
-            let line = if level == 0 {
-                let first = (index % SLOTS / 4 * 4) as usize;
-                if !(first..first + 4).all(|slot| Slot::is_used(page[slot * 2])) {
-                    return;
-                }
-                first / 4
-            } else {
-                let first = child_index(level, index) / 8 * 8;
-                if !page[first..first + 8]
-                    .iter()
-                    .all(|&word| self.is_full(word))
-                {
-                    return;
-                }
-                first / 8
-            };
+            if !page[line * LINE..(line + 1) * LINE]
+                .iter()
+                .all(|&word| self.is_full(word))
+            {
+                return;
+            }
             let lines = self.record(frame).lines() | 1 << line;
             self.set_frame_lines(frame, lines);
             if lines != FULL {
@@ -661,43 +739,49 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Keeps the line words of a path after a slot became free.
-    fn note_free(&mut self, path: &Path, index: u32) {
-        for level in 0..=path.level {
-            let frame = path.frames[level as usize];
-            let line = match level {
-                0 => (index % SLOTS / 4) as usize,
-                _ => child_index(level, index) / 8,
-            };
+    /// Keeps the line words of the path to a slot, whose page is `frame`, after it became free.
+    #[inline]
+    fn note_free(&mut self, table: Ref<CapTable>, frame: Frame, index: u32) {
+        let lines = self.record(frame).lines();
+        self.set_frame_lines(frame, lines & !(1 << (place_of(index) / LINE)));
+        if lines == FULL {
+            self.note_room_above(table, index);
+        }
+    }
+
+    /// The same further up, when a page is full no more.
+    #[cold]
+    fn note_room_above(&mut self, table: Ref<CapTable>, index: u32) {
+        for level in 1..=self.get(table).level {
+            let frame = self.page_above(table, index, level);
+            let line = child_index(level, index) / LINE;
             let lines = self.record(frame).lines();
             self.set_frame_lines(frame, lines & !(1 << line));
         }
+    }
+
+    /// The page of this level on the path to a slot that is there.
+    fn page_above(&self, table: Ref<CapTable>, index: u32, level: u8) -> Frame {
+        let table = self.get(table);
+        let mut frame = table.root.expect("it has a slot");
+        for above in (level + 1..=table.level).rev() {
+            let child = self.child(frame, child_index(above, index));
+            frame = child.expect("it has a slot");
+        }
+        frame
     }
 }
 
 /// The words of each line that has a bit in `lines`.
 #[inline]
-fn lines_of(mut lines: u64) -> impl Iterator<Item = Range<usize>> {
-    core::iter::from_fn(move || {
-        if lines == 0 {
-            return None;
-        }
-        let first = lines.trailing_zeros() as usize * LINE;
-        lines &= lines - 1;
-        Some(first..first + LINE)
-    })
+fn lines_of(lines: u64) -> impl Iterator<Item = Range<usize>> {
+    Bits(lines).map(|line| line * LINE..(line + 1) * LINE)
 }
 
-/// The pages from a table's root to a slot, by level.
-struct Path {
-    frames: [Frame; TOP_LEVEL as usize + 1],
-    level: u8,
-}
-
-impl Path {
-    fn leaf(&self) -> Frame {
-        self.frames[0]
-    }
+/// Where the words of a slot are in its page.
+#[inline]
+fn place_of(index: u32) -> usize {
+    (index % SLOTS) as usize * 2
 }
 
 /// Which child of a page of this level a slot lies under.

@@ -120,6 +120,30 @@ impl<M: Machine> Kernel<M> {
             return;
         }
         self.garbage.nodes.pop(&mut self.memory);
+        self.settle_node(node);
+    }
+
+    /// One slot less names a node: what that ends goes at once, as far as it is bounded.
+    pub(crate) fn drop_slot(&mut self, node: Ref<Node>) {
+        if !self.memory.node_drop(node) {
+            return;
+        }
+        let entry = self.memory.get(node);
+        if entry.kind() == Some(Kind::Thread)
+            && Some(entry.object()) == self.current().map(Ref::to_bits)
+        {
+            // Its own call is still to be answered.
+            self.garbage.nodes.push(&mut self.memory, node);
+        } else {
+            self.settle_node(node);
+        }
+        if !self.is_clean() {
+            self.note_garbage();
+        }
+    }
+
+    /// Decides about a node that is on no list and that perhaps nothing keeps.
+    fn settle_node(&mut self, node: Ref<Node>) {
         match self.memory.node_settle(node, &mut self.garbage.nodes) {
             Fate::Stays | Fate::Forgotten => {}
             Fate::LastReceiver(endpoint) => {
@@ -153,7 +177,7 @@ impl<M: Machine> Kernel<M> {
             Kind::Pool => self.memory.pool_release(object_at(object)),
             // 0: its user's own space, on which the node has no hold.
             Kind::Space if object == 0 => {}
-            Kind::Space => self.memory.space_release(object_at(object)),
+            Kind::Space => self.release_space(object_at(object)),
             Kind::Window => self.memory.window_release(object_at(object)),
             Kind::Table => self.release_table(object_at(object)),
             Kind::Thread => self.release_thread(object_at(object)),
@@ -350,27 +374,39 @@ impl<M: Machine> Kernel<M> {
             return;
         }
         // It may have ended before, with its pool.
-        if !self.end_table(table) {
-            self.forget_table(table);
-        }
+        self.end_table(table);
+        self.forget_table(table);
     }
 
-    /// Begins to close all slots of a table; false if that has begun before.
+    /// Closes all slots of a table, or begins to, if it has many; false if that was done before.
     fn end_table(&mut self, table: Ref<CapTable>) -> bool {
-        let entry = self.memory.get_mut(table);
-        let begins = entry.end();
-        if begins {
+        if !self.memory.get_mut(table).end() {
+            return false;
+        }
+        let more = self.memory.table_empty_step(table, &mut self.garbage.nodes);
+        if more {
+            let entry = self.memory.get_mut(table);
             entry.listed = true;
             entry.next_ending = self.garbage.tables.replace(table);
+        }
+        if !self.garbage.is_empty() {
             self.note_garbage();
         }
-        begins
+        true
     }
 
     fn forget_table(&mut self, table: Ref<CapTable>) {
         let entry = self.memory.get_mut(table);
         if entry.is_emptied() && !entry.listed && *entry.holds_mut() == 0 {
             self.memory.destroy(table);
+        }
+    }
+
+    /// Gives a hold on a space back. Without one it ends, at once if it is small.
+    pub(crate) fn release_space(&mut self, space: Ref<Space>) {
+        self.memory.space_release(space);
+        if self.memory.unheld_space() == Some(space) && self.end_space_step(space) {
+            self.memory.space_forget(space);
         }
     }
 
@@ -390,7 +426,7 @@ impl<M: Machine> Kernel<M> {
 
     // Threads.
 
-    fn release_thread(&mut self, thread: Ref<Thread>) {
+    pub(crate) fn release_thread(&mut self, thread: Ref<Thread>) {
         let entry = self.memory.get_mut(thread);
         entry.holds -= 1;
         if entry.holds == 0 {
@@ -433,7 +469,7 @@ impl<M: Machine> Kernel<M> {
             self.memory.release_frame(area);
         }
         if let Some(space) = space {
-            self.memory.space_release(space);
+            self.release_space(space);
         }
         for table in tables.into_iter().flatten() {
             self.release_table(table);

@@ -82,9 +82,8 @@ impl<M: Machine> Kernel<M> {
         if slot.flags.contains(SlotFlags::PROTECT) {
             return Err(Error::AccessDenied.into());
         }
-        self.note_garbage();
-        self.memory
-            .table_close(table, index, &mut self.garbage.nodes)?;
+        self.memory.table_free(table, index, slot)?;
+        self.drop_slot(slot.node);
         Ok(())
     }
 
@@ -126,7 +125,7 @@ impl<M: Machine> Kernel<M> {
             .memory
             .table_replace(table, index, found.node, access, flags)?;
         if let Some(node) = replaced {
-            self.release_node(node);
+            self.drop_slot(node);
         }
         Ok(name.to_word())
     }

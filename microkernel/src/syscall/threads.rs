@@ -293,12 +293,19 @@ impl<M: Machine> Kernel<M> {
 
     pub(super) fn thread_end(&mut self, handle: Handle, close: u64) -> Result<(), Stop> {
         let thread = self.object(handle, Kind::Thread, Access::CONTROL)?;
-        // Before the thread ends: with it may go the table that the handle is in.
-        if truth(close)? {
-            self.cap_close(handle)?;
+        if !truth(close)? {
+            self.end_thread(thread);
+            return Ok(());
         }
-        self.end_thread(thread);
-        Ok(())
+        // Closed before the thread ends, with which may go the table that the handle is in; and
+        // held, because with the handle may go the thread.
+        self.hold_object(Kind::Thread, thread.to_bits())?;
+        let closed = self.cap_close(handle);
+        if closed.is_ok() {
+            self.end_thread(thread);
+        }
+        self.release_thread(thread);
+        closed
     }
 
     pub(super) fn thread_exit(&mut self) -> Result<(), Stop> {
