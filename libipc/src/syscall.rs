@@ -96,13 +96,16 @@ macro_rules! syscalls {
         32 => space_write(space: Handle, address: u64, from: u64, bytes: u64, force: u64) -> ();
         /// Replaces the 64-bit word at `address` by `new` if it is `expected`; returns what it was.
         33 => space_compare_exchange(space: Handle, address: u64, expected: u64, new: u64) -> u64;
+        /// Copies `bytes` (at most 4096) from one space into another.
+        37 => space_copy(from: Handle, from_address: u64, to: Handle, to_address: u64, bytes: u64) -> ();
         /// The first mapped range at or above `address`: its start and its length in pages
         /// (0: there is none).
         34 => space_next(space: Handle, address: u64) -> (u64, u64);
         /// The number of pages that a window has, and its id. The id is the same for every capability
         /// that was copied or derived from the window's first, and no other window ever has it; it
         /// says nothing of what the window shows.
-        35 => window_status(window: Handle) -> (u64, u64);
+        /// `AccessDenied` if the capability does not permit all of `needed`.
+        35 => window_status(window: Handle, needed: Access) -> (u64, u64);
         /// Makes a capability to no particular space: whoever uses it means the space that it runs
         /// in itself. What is derived from it is a capability to that space.
         36 => space_own(system: Handle, pool: Handle, access: Access) -> Handle;

@@ -59,7 +59,7 @@ impl Mapping {
 
     /// Maps a whole window shared, with these rights.
     pub fn window(window: Handle, protection: Protection) -> Result<Mapping, Error> {
-        let (pages, _) = syscall::window_status(window)?;
+        let (pages, _) = syscall::window_status(window, Access::empty())?;
         place(pages, |address| {
             syscall::window_map(window, 0, own_space(), address, pages, protection, 0)
         })

@@ -9,12 +9,12 @@ use core::ffi::c_void;
 use core::mem::ManuallyDrop;
 
 use libipc::abi::{
-    Access, Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, PAGE_BYTES, SendCap,
-    TableSelector, WaitItem, layout,
+    Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, PAGE_BYTES, SendCap, TableSelector,
+    WaitItem, layout,
 };
 use libipc::protocol::files::FileError;
 use libipc::protocol::process::{
-    self, CloneArguments, CreateProcess, Errno, Identity, ProcessError, ProcessIds, Waited,
+    self, CloneArguments, CreateProcess, Errno, Identity, ProcessError, ProcessIds, Start, Waited,
     Win32Error, slots,
 };
 use libipc::wire::{CallError, Connection, Received, ShortBody, decode_answer, encode};
@@ -222,8 +222,8 @@ fn call_child(
 /// What a vfork child may do besides what every process may.
 #[derive(Debug)]
 pub struct VforkChild<'p> {
-    /// The start message of an exec lies in the parent's memory, so the parent frees it.
-    message: &'p mut Option<Mapping>,
+    /// The initial stack for an exec lies in the parent's memory, so the parent frees it.
+    stack: &'p mut Option<StackImage>,
 }
 
 impl VforkChild<'_> {
@@ -234,14 +234,14 @@ impl VforkChild<'_> {
         arguments: impl Strings<'s>,
         environment: impl Strings<'s>,
     ) -> Errno {
-        let order = match Order::new(path, arguments, environment) {
-            Ok(order) => order,
+        let (image, start, stack) = match Order::new(path, arguments, environment) {
+            Ok(order) => (order.image, order.start, order.stack),
             Err(error) => return error,
         };
-        *self.message = Some(order.message);
-        let result = client().exec(order.start_bytes, order.image, order.start);
-        close_undelivered(&result, order.image, order.start);
-        *self.message = None;
+        *self.stack = Some(stack);
+        let result = client().exec(start, image);
+        close_undelivered(&result, image);
+        *self.stack = None;
         exec_errno(result)
     }
 }
@@ -249,7 +249,7 @@ impl VforkChild<'_> {
 /// What a vfork parent and its child both see.
 struct Vfork<F> {
     closure: ManuallyDrop<F>,
-    message: Option<Mapping>,
+    stack: Option<StackImage>,
 }
 
 /// Runs the closure in `context` and ends the calling thread with its result.
@@ -262,7 +262,7 @@ unsafe extern "C" fn run_vfork_child<F: FnOnce(&mut VforkChild) -> i32>(context:
     // SAFETY: likewise.
     let run = unsafe { ManuallyDrop::take(&mut shared.closure) };
     let code = run(&mut VforkChild {
-        message: &mut shared.message,
+        stack: &mut shared.stack,
     });
     exit_thread(code)
 }
@@ -276,7 +276,7 @@ pub fn vfork<F: FnOnce(&mut VforkChild) -> i32>(child: F) -> Result<u32, Errno> 
     encode(&VFORK, &mut request).map_err(kernel_errno)?;
     let mut shared = Vfork {
         closure: ManuallyDrop::new(child),
-        message: None,
+        stack: None,
     };
     let context = (&raw mut shared).cast();
     let result = call_child(
@@ -430,21 +430,19 @@ pub fn kill(pid: i32, signal: u32) -> Result<(), Errno> {
     client().kill(pid, signal).map_err(errno)
 }
 
-/// An image and a start message, ready to be given to the process server.
+/// An image and what it is started with, ready to be given to the process server.
 #[derive(Debug)]
 pub struct Order {
     /// A window on the image.
     pub image: SendCap,
-    /// A window on the start message.
-    pub start: SendCap,
-    /// The start message's length in bytes.
-    pub start_bytes: u64,
-    /// The start message lies here until the server is done with it.
-    message: Mapping,
+    /// The name, and where the initial stack is.
+    pub start: Start,
+    /// The initial stack lies here until the server is done with it.
+    stack: StackImage,
 }
 
 impl Order {
-    /// Opens the image at `path` and writes the start message. The process is named after the last
+    /// Opens the image at `path` and builds the initial stack. The process is named after the last
     /// component of `path`; environment strings have the form `NAME=value`.
     pub fn new<'s>(
         path: &[u8],
@@ -462,23 +460,54 @@ impl Order {
         environment: impl Strings<'s>,
     ) -> Result<Order, Errno> {
         let image = file::image(directory, path).map_err(file_errno)?;
-        write_message(name_of(path), arguments, environment)
-            .map(|(message, start, start_bytes)| Order {
+        match StackImage::build(arguments, environment) {
+            Ok(stack) => Ok(Order {
                 image: SendCap::moved(image),
-                start: SendCap::moved(start),
-                start_bytes,
-                message,
-            })
-            .inspect_err(|_| {
+                start: Start {
+                    name: name_of(path),
+                    stack: stack.memory.address(),
+                    stack_bytes: stack.bytes as u64,
+                },
+                stack,
+            }),
+            Err(error) => {
                 let _ = syscall::cap_close(image);
-            })
+                Err(error)
+            }
+        }
     }
 
-    /// Ends an order that the server was given with this result: frees the start message, and closes
-    /// the windows if they did not go along.
+    /// Ends an order that the server was given with this result: frees the stack, and closes the
+    /// window if it did not go along.
     fn finish<T>(self, result: &Result<T, CallError<ProcessError>>) {
-        close_undelivered(result, self.image, self.start);
-        drop(self.message);
+        close_undelivered(result, self.image);
+        drop(self.stack);
+    }
+}
+
+/// An initial stack in memory of its creator.
+#[derive(Debug)]
+struct StackImage {
+    memory: Mapping,
+    bytes: usize,
+}
+
+impl StackImage {
+    fn build<'s>(
+        arguments: impl Strings<'s>,
+        environment: impl Strings<'s>,
+    ) -> Result<StackImage, Errno> {
+        let contents =
+            Contents::count(arguments.clone(), environment.clone()).map_err(stack_errno)?;
+        let bytes = contents.bytes();
+        let pages = (bytes as u64).div_ceil(PAGE_BYTES);
+        let mut memory = Mapping::anonymous(pages).map_err(kernel_errno)?;
+        // SAFETY: just mapped, and nobody else knows of it.
+        let place = unsafe { memory.as_uninit_slice() };
+        contents
+            .build(place, layout::STACK_END, arguments, environment)
+            .map_err(stack_errno)?;
+        Ok(StackImage { memory, bytes })
     }
 }
 
@@ -499,32 +528,13 @@ fn stack_errno(error: StackError) -> Errno {
     }
 }
 
-fn write_message<'s>(
-    name: [u8; 16],
-    arguments: impl Strings<'s>,
-    environment: impl Strings<'s>,
-) -> Result<(Mapping, Handle, u64), Errno> {
-    let contents = Contents::count(arguments.clone(), environment.clone()).map_err(stack_errno)?;
-    let bytes = (name.len() + contents.bytes()) as u64;
-    let mut message = Mapping::anonymous(bytes.div_ceil(PAGE_BYTES)).map_err(kernel_errno)?;
-    // SAFETY: just mapped, and nobody else knows of it.
-    let memory = unsafe { message.as_uninit_slice() };
-    let (name_at, stack_at) = memory.split_at_mut(name.len());
-    name_at.write_copy_of_slice(&name);
-    contents
-        .build(stack_at, layout::STACK_END, arguments, environment)
-        .map_err(stack_errno)?;
-    let start = message.make_window(Access::READ).map_err(kernel_errno)?;
-    Ok((message, start, bytes))
-}
-
 /// Replaces the calling process's image. Returns only if that failed.
 pub fn exec<'s>(path: &[u8], arguments: impl Strings<'s>, environment: impl Strings<'s>) -> Errno {
     let order = match Order::new(path, arguments, environment) {
         Ok(order) => order,
         Err(error) => return error,
     };
-    let result = client().exec(order.start_bytes, order.image, order.start);
+    let result = client().exec(order.start, order.image);
     order.finish(&result);
     exec_errno(result)
 }
@@ -537,17 +547,12 @@ fn exec_errno(result: Result<(), CallError<ProcessError>>) -> Errno {
     }
 }
 
-/// Closes the windows of an order whose request was not delivered. With one that was, they are the
-/// server's, whatever it answered; where the kernel cannot say (the answer got lost), closing them
-/// again does nothing.
-fn close_undelivered<T>(
-    result: &Result<T, CallError<ProcessError>>,
-    image: SendCap,
-    start: SendCap,
-) {
+/// Closes the window of an order whose request was not delivered. With one that was, it is the
+/// server's, whatever it answered; where the kernel cannot say (the answer got lost), closing it again
+/// does nothing.
+fn close_undelivered<T>(result: &Result<T, CallError<ProcessError>>, image: SendCap) {
     if let Err(CallError::Kernel(_)) = result {
         let _ = syscall::cap_close(image.handle);
-        let _ = syscall::cap_close(start.handle);
     }
 }
 
@@ -559,7 +564,7 @@ pub fn spawn(order: Order) -> Result<u32, Errno> {
 
 /// As [`spawn`], with another capability for the process server than a program's own.
 pub fn spawn_by(mut client: process::Client<Connection>, order: Order) -> Result<u32, Errno> {
-    let result = client.spawn(order.start_bytes, order.image, order.start);
+    let result = client.spawn(order.start, order.image);
     order.finish(&result);
     result.map_err(errno)
 }
@@ -572,14 +577,14 @@ pub const HANDLES: Handle = Handle::new(TableSelector::Files, 3, 0);
 pub struct ObjectHandle(pub Handle);
 
 /// CreateProcess: starts the image of `order` in `directory`, or in the caller's working directory.
-/// What `options` says of start message and directory is filled in. Returns the ids and the handles to
+/// What `options` says of start and directory is filled in. Returns the ids and the handles to
 /// the process and its first thread.
 pub fn create_process(
     order: Order,
     directory: Option<Handle>,
     mut options: CreateProcess,
 ) -> Result<(ProcessIds, ObjectHandle, ObjectHandle), ProcessError> {
-    options.start_bytes = order.start_bytes;
+    options.start = order.start;
     options.has_directory = directory.is_some();
     // Without a directory any capability stands in its place.
     let directory = SendCap::copy(directory.unwrap_or(slots::PROCESS_SERVER));
@@ -588,7 +593,7 @@ pub fn create_process(
         receive_slots: HANDLES,
         ..Connection::new(slots::PROCESS_SERVER)
     });
-    let result = client.create_process(options, order.image, order.start, directory, &mut received);
+    let result = client.create_process(options, order.image, directory, &mut received);
     order.finish(&result);
     match (result, received.as_slice()) {
         (Ok(ids), [process, thread]) => Ok((ids, ObjectHandle(*process), ObjectHandle(*thread))),

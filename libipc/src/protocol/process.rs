@@ -6,7 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::abi::layout;
 use crate::wire::{Blob, Bytes};
 
 /// Linux's error numbers, as far as process calls return them (LX legend).
@@ -118,7 +117,22 @@ pub struct Waited {
     pub status: u32,
 }
 
-/// How `create_process` makes the child (W32-CP; the strings travel in the start message).
+/// What a new image is started with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The process's name: the last component of the image's path, cut to 15 bytes and filled with
+    /// NULs.
+    pub name: [u8; 16],
+    /// Where the caller has the new program's initial stack in its memory, as it will lie at the end
+    /// of the first stack ([`layout::STACK_END`](crate::abi::layout)).
+    pub stack: u64,
+    /// How long it is, in bytes: a multiple of 16, at most
+    /// [`layout::INITIAL_STACK_BYTES`](crate::abi::layout). The initial stack pointer is that far
+    /// below the end.
+    pub stack_bytes: u64,
+}
+
+/// How `create_process` makes the child (W32-CP; the strings are in the initial stack).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateProcess {
     /// dwCreationFlags.
@@ -132,8 +146,8 @@ pub struct CreateProcess {
     /// Whether the `directory` that comes along is the child's working directory; otherwise it
     /// begins in the caller's (W32-CP-10).
     pub has_directory: bool,
-    /// Length of the start message in bytes.
-    pub start_bytes: u64,
+    /// Name and strings.
+    pub start: Start,
 }
 
 /// PROCESS_INFORMATION's ids; the handles travel as capabilities.
@@ -177,35 +191,6 @@ pub struct CapabilityLine {
     pub flags: u8,
     /// Access mask.
     pub access: u32,
-}
-
-/// What the loader needs to know; image and start message travel as capabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoadOrder {
-    /// Length of the start message in bytes.
-    pub start_bytes: u64,
-}
-
-/// A start message: what a new image is started with. It lies in memory of the creator, which gives
-/// a window on it: the name, and behind it the initial stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StartMessage<'m> {
-    /// The process's name: the last component of the image's path, cut to 15 bytes and filled with
-    /// NULs.
-    pub name: [u8; 16],
-    /// What will lie at the end of the first stack ([`layout::STACK_END`](crate::abi::layout)); the
-    /// initial stack pointer is at its beginning.
-    pub stack: &'m [u8],
-}
-
-impl<'m> StartMessage<'m> {
-    /// The message in `bytes`; `None` if they hold none.
-    pub fn read(bytes: &'m [u8]) -> Option<StartMessage<'m>> {
-        let (name, stack) = bytes.split_first_chunk()?;
-        let fits =
-            stack.len() as u64 <= layout::INITIAL_STACK_BYTES && stack.len().is_multiple_of(16);
-        fits.then_some(StartMessage { name: *name, stack })
-    }
 }
 
 /// Access mask bits of process server capabilities that are not Win32 object handles.
@@ -284,7 +269,7 @@ crate::protocol! {
     /// clone3 with its record as bytes (LX-CLONE3); `size` is what the caller said.
     4 => clone3(record: Bytes<'m>, size: u64) -> u32 [long, short];
     /// Replaces the caller's image. Answers only if it failed.
-    5 => exec(start_bytes: u64) -> () [short] takes(image, start);
+    5 => exec(start: Start) -> () [short] takes(image);
     /// Ends the calling thread (LX-THREAD-04).
     6 => exit(code: i32) -> () [short];
     /// Ends the calling process.
@@ -313,7 +298,7 @@ crate::protocol! {
 
     /// Makes a process from an image (W32-CP-01). `directory` becomes its working directory if the
     /// order says so; otherwise any capability stands in its place.
-    20 => create_process(order: CreateProcess) -> ProcessIds [short] takes(image, start, directory) gives(process, thread);
+    20 => create_process(order: CreateProcess) -> ProcessIds [short] takes(image, directory) gives(process, thread);
     /// Ends the calling process with a 32-bit exit code.
     21 => exit_process(code: u32) -> () [short];
     /// Ends the process that the used handle names; needs PROCESS_TERMINATE.
@@ -341,10 +326,9 @@ crate::protocol! {
     44 => service_exit(result: i32) -> () [short];
 
     /// The loader asks what to load.
-    60 => load_order() -> LoadOrder [short] gives(image, start);
-    /// The loader is done: the process begins at `entry`. Answers only if it cannot. `name` is that
-    /// of the start message, cut to 15 bytes and filled with NULs.
-    61 => loaded(entry: u64, stack_pointer: u64, name: [u8; 16]) -> () [short];
+    60 => load_order() -> () [short] gives(image);
+    /// The loader is done: programs begin at `entry`. Answers only if they cannot.
+    61 => loaded(entry: u64) -> () [short];
     /// The loader gives up.
     62 => load_failed(errno: Errno) -> () [short];
 
@@ -356,5 +340,5 @@ crate::protocol! {
     82 => adopt_init() -> Identity [short] takes(thread);
     /// Makes a child of the caller from an image, as fork and exec would (posix_spawn): with copies
     /// of the caller's files that are not close-on-exec. Answers with its PID once it is loaded.
-    83 => spawn(start_bytes: u64) -> u32 [short] takes(image, start);
+    83 => spawn(start: Start) -> u32 [short] takes(image);
 }

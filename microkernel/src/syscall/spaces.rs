@@ -209,8 +209,12 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
-    pub(super) fn window_status(&mut self, window: Handle) -> Result<(u64, u64), Stop> {
-        let window = self.object(window, Kind::Window, Access::empty())?;
+    pub(super) fn window_status(
+        &mut self,
+        window: Handle,
+        needed: Access,
+    ) -> Result<(u64, u64), Stop> {
+        let window = self.object(window, Kind::Window, needed)?;
         let window: &crate::memory::Window = self.memory.get(window);
         Ok((window.pages(), window.id()))
     }
@@ -266,6 +270,29 @@ impl<M: Machine> Kernel<M> {
             .memory
             .span(own, from, bytes, Intent::Read)
             .map_err(|at| self.stop_to_fault(at, Side::Read))?;
+        self.memory.copy_span(&source, &target);
+        Ok(())
+    }
+
+    pub(super) fn space_copy(
+        &mut self,
+        from: Handle,
+        from_address: u64,
+        to: Handle,
+        to_address: u64,
+        bytes: u64,
+    ) -> Result<(), Stop> {
+        let from = self.space(from, Access::READ_MEMORY)?;
+        let to = self.space(to, Access::WRITE_MEMORY)?;
+        let bytes = copy_length(bytes)?;
+        let target = self
+            .memory
+            .span(to, to_address, bytes, Intent::Write)
+            .map_err(far)?;
+        let source = self
+            .memory
+            .span(from, from_address, bytes, Intent::Read)
+            .map_err(far)?;
         self.memory.copy_span(&source, &target);
         Ok(())
     }

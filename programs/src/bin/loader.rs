@@ -1,16 +1,16 @@
-//! The loader: turns an image and a start message into a program that is ready to run.
+//! The loader: maps an image into the space that it runs in.
 //!
-//! It runs in the new space, in the thread that becomes the program's first, with the authority that
-//! the program will have and no more. The process server snapshots every new space from one template,
-//! in which the loader lies at its link address and the first stack is mapped; the server unmaps the
-//! loader before the program's first instruction. The loader stands on a stack of its own, inside its
-//! image, so that it can put the program's in its place.
+//! The process server has it do so once for each image, in a snapshot of a space in which the loader
+//! lies at its link address and the first stack is mapped. Then it ends, the server unmaps it, and every
+//! process that runs the image begins with a snapshot of what is left. It has the authority that a
+//! program begins with and no more, and stands on a stack of its own, inside its image, so that it
+//! leaves nothing on the program's.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::convert::Infallible;
 
 use libipc::abi::{Error, PAGE_BYTES, Protection, layout};
-use libipc::protocol::process::{Errno, StartMessage, slots};
+use libipc::protocol::process::{Errno, slots};
 use libipc::wire::Received;
 use runtime::elf::{self, Image, Segment};
 use runtime::load::{self, Space, Target};
@@ -108,46 +108,25 @@ fn touch(image: &Image) {
 /// Loads what the process server ordered; comes back only with an error.
 fn load() -> Result<Infallible, Errno> {
     let mut received = Received::new();
-    let order = client()
+    client()
         .load_order(&mut received)
         .map_err(runtime::process::errno)?;
-    let &[image_window, start_window] = received.as_slice() else {
+    let &[window] = received.as_slice() else {
         return Err(Errno::EIO);
     };
-
-    let file = Mapping::window(image_window, Protection::READ).map_err(memory_errno)?;
+    let file = Mapping::window(window, Protection::READ).map_err(memory_errno)?;
     let image =
         elf::read(file.as_slice(), layout::IMAGE, layout::LOADER).map_err(|_| Errno::ENOEXEC)?;
     drop(file);
-
-    let message = Mapping::window(start_window, Protection::READ).map_err(memory_errno)?;
-    let bytes = usize::try_from(order.start_bytes)
-        .ok()
-        .and_then(|length| message.as_slice().get(..length))
-        .ok_or(Errno::EINVAL)?;
-    let start = StartMessage::read(bytes).ok_or(Errno::EINVAL)?;
-
     let mut space = OwnSpace(Space {
-        window: image_window,
+        window,
         first_page: 0,
         space: slots::SPACE,
     });
     load::map(&image, &mut space).map_err(memory_errno)?;
     touch(&image);
-
-    let stack_pointer = layout::STACK_END - start.stack.len() as u64;
-    // SAFETY: the template maps the first stack, nothing is on it yet, and the message is not longer
-    // (`StartMessage::read`).
-    let stack =
-        unsafe { core::slice::from_raw_parts_mut(stack_pointer as *mut u8, start.stack.len()) };
-    stack.copy_from_slice(start.stack);
-    let name = start.name;
-    drop(message);
-    for handle in received {
-        let _ = syscall::cap_close(handle);
-    }
     client()
-        .loaded(image.entry, stack_pointer, name)
+        .loaded(image.entry)
         .map_err(runtime::process::errno)?;
     Err(Errno::EIO) // the server does not answer with success
 }

@@ -103,15 +103,14 @@ impl ProcessServer {
         Ok(())
     }
 
-    /// Shares count their users, loads under way included.
+    /// Shares count their users.
     fn check_users(&self) -> Result<(), &'static str> {
         let mut dispositions = 0;
         for (_, process) in self.processes.iter() {
             dispositions += u32::from(process.dispositions.is_some());
         }
-        let loads = self.loads.len() as u32;
         let users = |counts: &mut dyn Iterator<Item = u32>| counts.sum::<u32>();
-        if users(&mut self.dispositions.iter().map(|(_, d)| d.users)) != dispositions + loads {
+        if users(&mut self.dispositions.iter().map(|(_, d)| d.users)) != dispositions {
             return Err("dispositions count their users");
         }
         Ok(())

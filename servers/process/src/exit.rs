@@ -257,10 +257,6 @@ impl ProcessServer {
 
     /// What is owed to a thread that is gone is dropped, with what was under way for it.
     fn drop_owed<M: Machine>(&mut self, machine: &mut M, id: ThreadId, process: ProcessId) {
-        if let Some((Owed::Load(load), _)) = self.threads[id].owed {
-            self.drop_load(machine, load, None);
-            return;
-        }
         let Some((owed, reply)) = self.threads[id].owed.take() else {
             return;
         };
@@ -272,7 +268,8 @@ impl ProcessServer {
             Owed::Stop(service) => self.processes[service]
                 .stoppers
                 .retain(|stopper| *stopper != id),
-            Owed::ShouldStop | Owed::Load(_) => {}
+            Owed::Load(load) => self.drop_request(machine, id, load),
+            Owed::ShouldStop => {}
         }
         machine.close(reply);
     }

@@ -1,24 +1,72 @@
 //! Images: exec, and creations that begin with a fresh image.
 //!
-//! The server parses no images. It makes a space in which only the loader is mapped and a thread
-//! in it, keeps the caller's reply, and waits. The loader asks for its order, maps the image, and
-//! reports. If it succeeds the reservation is committed: exec swaps the process's memory and
-//! threads, a creation makes its child visible. If it fails, crashes, or its caller dies, the
-//! reservation is released and nothing has happened.
+//! The server parses no images. The first time one is asked for, the loader maps it into a space of
+//! its own, a *template*, while the caller waits. A process begins with a copy-on-write snapshot of
+//! the template, to which the initial stack is copied from its creator's memory; so whoever asks
+//! for an image that is there gets its process in one step.
+//!
+//! An image is known by the id of the window that stands for it: only who has that very window, with
+//! the rights to load it, gets the template that was made of it.
 
-use libipc::abi::{Handle, SendCap, SlotFlags, USER_END};
-use libipc::protocol::process::{Errno, LoadOrder, ProcessIds};
-use libipc::wire::Answer;
+use alloc::vec::Vec;
+
+use libipc::abi::{Handle, SendCap, SlotFlags, USER_END, layout};
+use libipc::protocol::process::{Errno, ProcessIds, Start};
+use libipc::wire::{Answer, Caller};
 
 use crate::door::win32;
-use crate::machine::Late;
+use crate::machine::{Late, MemoryShare, Shares, TableShare, errno};
 use crate::model::*;
 use crate::plan::*;
 use crate::signal::SIGCHLD;
 use crate::spawn::{Parts, Reserving};
 use crate::{Machine, ProcessServer};
 
-/// What happens once the image is loaded.
+/// How many templates are kept.
+const KEPT: usize = 16;
+
+/// A loaded image.
+#[derive(Clone, Copy, Debug)]
+pub struct Template {
+    /// The id of its window.
+    id: u64,
+    /// The space of which every process gets a snapshot.
+    space: Handle,
+    /// First instruction.
+    entry: u64,
+}
+
+/// The templates that are kept, those used often before others.
+#[derive(Default)]
+pub struct Images {
+    kept: Vec<Template>,
+}
+
+impl Images {
+    /// The template of an image, which moves one place up.
+    fn find(&mut self, id: u64) -> Option<Template> {
+        let place = self.kept.iter().position(|template| template.id == id)?;
+        if place > 0 {
+            self.kept.swap(place - 1, place);
+        }
+        Some(self.kept[place.saturating_sub(1)])
+    }
+
+    /// Keeps a template; returns the space of one that is not kept any more, if there is one.
+    fn keep(&mut self, template: Template) -> Option<Handle> {
+        let dropped = match self.kept.len() >= KEPT {
+            true => self.kept.pop(),
+            false => None,
+        };
+        match self.kept.try_reserve(1) {
+            Ok(()) => self.kept.push(template),
+            Err(_) => return Some(template.space),
+        }
+        dropped.map(|template| template.space)
+    }
+}
+
+/// What is done with an image.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose {
     /// It replaces the memory and threads of a process.
@@ -27,6 +75,8 @@ pub enum Purpose {
         thread: ThreadId,
         /// Its process.
         process: ProcessId,
+        /// What the image is started with.
+        start: Start,
     },
     /// It is a new process.
     Create {
@@ -37,39 +87,68 @@ pub enum Purpose {
     },
 }
 
-/// An image that is being loaded.
-pub struct Load {
+impl Purpose {
+    /// The thread that asks.
+    fn caller(&self) -> ThreadId {
+        match self {
+            Purpose::Exec { thread, .. } => *thread,
+            Purpose::Create { creator, .. } => creator.0,
+        }
+    }
+
+    /// A failure in the words of the door that was used.
+    fn failure(&self, errno: Errno) -> Late {
+        match self {
+            Purpose::Create { plan, .. } if plan.group == GroupChoice::New(Kind::Win32) => {
+                Late::Win32(win32::error(errno))
+            }
+            _ => Late::Errno(errno),
+        }
+    }
+
+    /// The directory that was given to the server for as long as the request waits.
+    fn directory(&self) -> Option<Handle> {
+        match self {
+            Purpose::Create {
+                plan:
+                    SpawnPlan {
+                        directory: DirectoryChoice::At(directory),
+                        ..
+                    },
+                ..
+            } => Some(*directory),
+            _ => None,
+        }
+    }
+}
+
+/// A request that waits until its image is loaded.
+pub struct Request {
     pub(crate) purpose: Purpose,
-    start_bytes: u64,
-    /// Windows that the loader has not fetched yet.
-    windows: [Handle; 2],
-    parts: Parts,
     /// Signals to a set of processes that the child would have been in, had it been visible
     /// (LX-SIG-19): bit n - 1 for signal n.
     pub(crate) late: u64,
 }
 
-impl Load {
-    pub(crate) fn new(purpose: Purpose, start_bytes: u64) -> Load {
-        Load {
-            purpose,
-            start_bytes,
-            windows: [Handle::NONE; 2],
-            parts: Parts::default(),
-            late: 0,
-        }
-    }
+/// An image that is being loaded.
+pub struct Load {
+    id: u64,
+    /// The window, until the loader fetches it.
+    window: Handle,
+    space: Handle,
+    loader: ThreadId,
+    /// Who waits for it.
+    pub(crate) requests: Vec<Request>,
 }
 
 impl ProcessServer {
-    /// exec: answers only if it fails. The windows are the server's from now on if this succeeds.
-    pub fn exec<M: Machine>(
+    /// exec: answers only if it fails.
+    pub(crate) fn exec<M: Machine>(
         &mut self,
         machine: &mut M,
         (thread, process): (ThreadId, ProcessId),
-        image: Handle,
-        start: Handle,
-        start_bytes: u64,
+        caller: &mut Caller,
+        start: Start,
     ) -> Result<Answer<()>, Errno> {
         if self.processes[process].kind == Kind::Service {
             return Err(Errno::EINVAL); // LX-KTHREAD-03
@@ -77,48 +156,148 @@ impl ProcessServer {
         if self.processes[process].exec.is_some() {
             return Err(Errno::EAGAIN); // LX-THREAD-10
         }
-        let mut reserving = Reserving::new(self, machine);
-        reserving.dispositions(process, DispositionChoice::Reset)?;
-        let memory = MemoryChoice::Image {
-            image,
-            start,
-            start_bytes,
-        };
-        // The table is copied even if nobody shares it: what closes on exec is closed in the copy
-        // now, where that may still fail, and a failed exec has not touched the old one.
-        reserving.thread(
+        let purpose = Purpose::Exec {
             thread,
-            FirstInstruction::Loader,
-            memory,
-            FilesChoice::Kept,
-            DirectoryChoice::Share,
-        )?;
-        reserving.load(Purpose::Exec { thread, process }, start_bytes)?;
-        reserving.reply()?;
-        let parts = reserving.finish();
-        self.processes[process].exec = parts.load;
-        self.begin_load(machine, thread, parts, image, start);
+            process,
+            start,
+        };
+        // Whoever called is gone if it has worked already.
+        self.use_image(machine, purpose, &start, caller)
+            .map(|_| Answer::Later)
+    }
+
+    /// A creation that begins with an image.
+    pub(crate) fn create<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        creator: (ThreadId, ProcessId),
+        plan: SpawnPlan,
+        caller: &mut Caller,
+    ) -> Result<Answer<Late>, Errno> {
+        let MemoryChoice::Image(start) = plan.memory else {
+            unreachable!("the door made it a plan with an image");
+        };
+        self.use_image(machine, Purpose::Create { creator, plan }, &start, caller)
+    }
+
+    /// Carries a request out if its image is there. Else the request waits for it, and the
+    /// capabilities that came along are the server's.
+    fn use_image<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        purpose: Purpose,
+        start: &Start,
+        caller: &mut Caller,
+    ) -> Result<Answer<Late>, Errno> {
+        if start.stack_bytes > layout::INITIAL_STACK_BYTES {
+            return Err(Errno::E2BIG); // LX-EXEC-12
+        }
+        if start.stack_bytes == 0 || !start.stack_bytes.is_multiple_of(16) {
+            return Err(Errno::EINVAL);
+        }
+        let window = caller.received[0];
+        let id = machine.image_id(window).map_err(errno)?;
+        if let Some(template) = self.images.find(id) {
+            let done = self.carry_out(machine, &purpose, template, 0)?;
+            return Ok(Answer::Now(done));
+        }
+        let under_way = self.loads.iter().find(|(_, load)| load.id == id);
+        let (load, is_new) = match under_way {
+            Some((load, _)) => (load, false),
+            None => (self.new_load(machine, purpose.caller(), id)?, true),
+        };
+        if let Err(error) = self.enqueue(machine, load, purpose) {
+            if is_new {
+                self.drop_load(machine, load, error);
+            }
+            return Err(error);
+        }
+        if is_new {
+            caller.take(0);
+            let record = &mut self.loads[load];
+            record.window = window;
+            machine.start_loader(self.threads[record.loader].handle);
+        }
+        if purpose.directory().is_some() {
+            caller.take(1);
+        }
         Ok(Answer::Later)
     }
 
-    /// Lets the loader run; `caller` waits.
-    pub(crate) fn begin_load<M: Machine>(
+    /// Prepares a template and the loader's thread in it.
+    fn new_load<M: Machine>(
         &mut self,
         machine: &mut M,
-        caller: ThreadId,
-        mut parts: Parts,
-        image: Handle,
-        start: Handle,
-    ) {
-        let (Some(load), Some(thread)) = (parts.load.take(), parts.thread) else {
-            unreachable!("a reservation with an image has a load and a thread");
+        like: ThreadId,
+        id: u64,
+    ) -> Result<LoadId, Errno> {
+        const ROOM: Errno = Errno::ENOMEM;
+        let space = match machine.template() {
+            Ok(space) => space,
+            Err(error) if self.images.kept.is_empty() => return Err(errno(error)),
+            Err(_) => {
+                // Those that are not in use cost the room that this one needs.
+                for template in self.images.kept.drain(..) {
+                    machine.close(template.space);
+                }
+                machine.template().map_err(errno)?
+            }
         };
-        let reply = parts.reply.take().unwrap_or(Handle::NONE);
-        self.threads[caller].owed = Some((Owed::Load(load), reply));
-        let record = &mut self.loads[load];
-        record.windows = [image, start];
-        record.parts = parts;
-        machine.start_loader(self.threads[thread].handle);
+        let loader = self.threads.insert(Thread::default()).map_err(|_| ROOM);
+        let made = loader.and_then(|loader| {
+            let shares = Shares {
+                memory: MemoryShare::Within(space),
+                files: TableShare::Empty,
+                fs: TableShare::Empty,
+            };
+            let like = self.threads[like].handle;
+            match machine.create_thread(like, shares, loader.bits()) {
+                Ok(handle) => {
+                    self.threads[loader].handle = handle;
+                    Ok(loader)
+                }
+                Err(error) => {
+                    self.threads.remove(loader);
+                    Err(errno(error))
+                }
+            }
+        });
+        let loader = made.inspect_err(|_| machine.close(space))?;
+        let load = self.loads.insert(Load {
+            id,
+            window: Handle::NONE,
+            space,
+            loader,
+            requests: Vec::new(),
+        });
+        match load {
+            Ok(load) => {
+                self.threads[loader].role = Role::Loader(load);
+                Ok(load)
+            }
+            Err(_) => {
+                self.end_loader(machine, loader);
+                machine.close(space);
+                Err(ROOM)
+            }
+        }
+    }
+
+    fn enqueue<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        load: LoadId,
+        purpose: Purpose,
+    ) -> Result<(), Errno> {
+        let requests = &mut self.loads[load].requests;
+        requests.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let reply = machine.keep_reply().map_err(errno)?;
+        requests.push(Request { purpose, late: 0 });
+        self.threads[purpose.caller()].owed = Some((Owed::Load(load), reply));
+        if let Purpose::Exec { process, .. } = purpose {
+            self.processes[process].exec = Some(load);
+        }
+        Ok(())
     }
 
     /// The load that a calling loader works on.
@@ -129,132 +308,194 @@ impl ProcessServer {
         }
     }
 
-    /// Hands the loader its order and the two windows, once.
-    pub fn load_order(&mut self, load: LoadId) -> Result<(LoadOrder, [SendCap; 2]), Errno> {
-        let load = &mut self.loads[load];
-        let windows = core::mem::replace(&mut load.windows, [Handle::NONE; 2]);
-        if windows.iter().any(|window| !window.is_some()) {
-            return Err(Errno::EINVAL);
+    /// Hands the loader the window on the image, once.
+    pub fn load_order(&mut self, load: LoadId) -> Result<SendCap, Errno> {
+        let window = core::mem::replace(&mut self.loads[load].window, Handle::NONE);
+        match window.is_some() {
+            true => Ok(SendCap::moved(window)),
+            false => Err(Errno::EINVAL),
         }
-        let order = LoadOrder {
-            start_bytes: load.start_bytes,
-        };
-        Ok((order, windows.map(SendCap::moved)))
     }
 
-    /// The loader is done: commits. Refused, without effect, if the process could not begin there.
+    /// The loader is done: whoever waits gets what it asked for. Refused, without effect, if nothing
+    /// could begin there.
     pub fn loaded<M: Machine>(
         &mut self,
         machine: &mut M,
         id: LoadId,
-        (entry, stack_pointer): (u64, u64),
-        name: Name,
+        entry: u64,
     ) -> Result<(), Errno> {
-        if entry == 0 || entry >= USER_END || stack_pointer >= USER_END {
+        if entry == 0 || entry >= USER_END {
             return Err(Errno::EINVAL);
         }
-        let Some(mut load) = self.loads.remove(id) else {
-            return Err(Errno::ESRCH);
-        };
-        close_windows(machine, &load);
-        let parts = core::mem::take(&mut load.parts);
-        let Some(thread) = parts.thread else {
-            unreachable!("a load has a thread");
-        };
-        let handle = self.threads[thread].handle;
-        let name = crate::name(&name);
-        let process = match load.purpose {
-            Purpose::Exec { thread, process } => {
-                self.commit_exec(machine, thread, process, parts, name);
-                process
-            }
-            Purpose::Create { creator, plan } => {
-                let reply = self.threads[creator.0].owed.take().map(|(_, reply)| reply);
-                let process = self.commit_create(machine, creator, &plan, parts, name, reply);
-                self.deliver_late(machine, process, load.late);
-                process
-            }
-        };
-        // A signal that came before the commit may have ended it by now.
-        let alive = |thread: &Thread| thread.role == Role::Member(process);
-        if !self.threads.get(thread).is_some_and(alive) {
-            return Ok(());
+        let load = self.loads.remove(id).ok_or(Errno::ESRCH)?;
+        self.end_loader(machine, load.loader);
+        if load.window.is_some() {
+            machine.close(load.window);
         }
-        machine.remove_loader(handle);
-        let stopped = self.processes[process].life == Life::Stopped;
-        let holds = self.threads[thread].suspends + u32::from(stopped);
-        if holds > 0 {
-            // `start` takes one back.
-            for _ in 0..=holds {
-                machine.suspend(handle);
+        machine.remove_loader(load.space);
+        let template = Template {
+            id: load.id,
+            space: load.space,
+            entry,
+        };
+        for Request { purpose, late } in load.requests {
+            let caller = purpose.caller();
+            // A request before this one may have ended the caller, and with it what it was owed.
+            let owed = self.threads.get_mut(caller).and_then(|it| it.owed.take());
+            let done = owed.map(|(_, reply)| {
+                self.no_exec(&purpose);
+                (self.carry_out(machine, &purpose, template, late), reply)
+            });
+            release_directory(machine, &purpose);
+            let Some((done, reply)) = done else {
+                continue;
+            };
+            match self
+                .threads
+                .get(caller)
+                .is_some_and(|it| it.handle.is_some())
+            {
+                true => {
+                    let answer = done.unwrap_or_else(|errno| purpose.failure(errno));
+                    machine.answer(reply, &answer);
+                }
+                // It has become another program.
+                false => machine.close(reply),
             }
         }
-        machine.start(handle, entry, stack_pointer, 0);
+        if let Some(space) = self.images.keep(template) {
+            machine.close(space);
+        }
         Ok(())
     }
 
-    fn commit_create<M: Machine>(
+    /// Does with a loaded image what was asked; `late` signals reach a child before its first
+    /// instruction. Nothing has happened if this fails.
+    fn carry_out<M: Machine>(
         &mut self,
         machine: &mut M,
-        creator: (ThreadId, ProcessId),
+        purpose: &Purpose,
+        template: Template,
+        late: u64,
+    ) -> Result<Late, Errno> {
+        match purpose {
+            Purpose::Exec {
+                thread,
+                process,
+                start,
+            } => {
+                let mut reserving = Reserving::new(self, machine);
+                reserving.dispositions(*process, DispositionChoice::Reset)?;
+                // The table is copied even if nobody shares it: what closes on exec is closed in the
+                // copy, where that may fail, and a failed exec has not touched the old one.
+                reserving.thread(
+                    *thread,
+                    FirstInstruction::Image,
+                    MemoryShare::Image(template.space),
+                    FilesChoice::Kept,
+                    DirectoryChoice::Share,
+                )?;
+                reserving.stack(*thread, start)?;
+                let parts = reserving.finish();
+                let begins = parts.thread;
+                self.commit_exec(machine, *process, parts, crate::name(&start.name));
+                self.start_image(machine, begins, template.entry, start);
+                Ok(Late::Number(0))
+            }
+            Purpose::Create { creator, plan } => {
+                let parts = self.reserve(machine, *creator, plan, Some(template.space))?;
+                let (thread, handles) = (parts.thread, parts.handles);
+                let number = self.commit(machine, *creator, plan, parts);
+                let created = self.created(plan, number, thread, handles);
+                if late != 0
+                    && let Some(process) = self.pids.get(number).process
+                {
+                    self.deliver_late(machine, process, late);
+                }
+                if let MemoryChoice::Image(start) = &plan.memory {
+                    self.start_image(machine, thread, template.entry, start);
+                }
+                Ok(created)
+            }
+        }
+    }
+
+    /// Lets an image's first thread begin, or wait where its process is stopped or it was to be
+    /// suspended.
+    fn start_image<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        thread: Option<ThreadId>,
+        entry: u64,
+        start: &Start,
+    ) {
+        let Some(record) = thread.and_then(|thread| self.threads.get(thread)) else {
+            return;
+        };
+        let Role::Member(process) = record.role else {
+            return; // ended by what was told of its creation
+        };
+        let stopped = self.processes[process].life == Life::Stopped;
+        for _ in 0..record.suspends + u32::from(stopped) {
+            machine.suspend(record.handle);
+        }
+        let stack_pointer = layout::STACK_END - start.stack_bytes;
+        machine.start(record.handle, entry, stack_pointer, 0);
+    }
+
+    /// What the creator of a process from an image is told.
+    fn created(
+        &mut self,
         plan: &SpawnPlan,
-        parts: Parts,
-        name: Name,
-        reply: Option<Handle>,
-    ) -> ProcessId {
-        let (Some(process), Some(thread)) = (parts.process, parts.thread) else {
+        number: u32,
+        thread: Option<ThreadId>,
+        handles: [Option<Handle>; 2],
+    ) -> Late {
+        let (Some(thread), Some(process)) = (thread, self.pids.get(number).process) else {
             unreachable!("a process from an image has its records");
         };
-        let handles = parts.handles;
-        let number = self.commit(machine, creator, plan, parts);
-        self.processes[process].name = name;
         if plan.start == StartChoice::Suspended {
             self.threads[thread].suspends = 1;
         }
-        let answer = match (plan.end, handles) {
-            (
-                EndChoice::Holders {
-                    process_inherit,
-                    thread_inherit,
-                },
-                [Some(process_handle), Some(thread_handle)],
-            ) => {
-                self.processes[process].handles = 1;
-                self.threads[thread].handles = 1;
-                let give = |handle, inherit| {
-                    let flags = match inherit {
-                        true => SlotFlags::INHERIT,
-                        false => SlotFlags::empty(),
-                    };
-                    SendCap {
-                        options: SendCap::MOVE | u32::from(flags.bits()),
-                        ..SendCap::moved(handle)
-                    }
-                };
-                Late::Created {
-                    ids: ProcessIds {
-                        process: win32::id(number),
-                        thread: win32::id(self.threads[thread].tid),
-                    },
-                    handles: [
-                        give(process_handle, process_inherit),
-                        give(thread_handle, thread_inherit),
-                    ],
-                }
-            }
-            _ => Late::Number(number),
+        let (
+            EndChoice::Holders {
+                process_inherit,
+                thread_inherit,
+            },
+            [Some(process_handle), Some(thread_handle)],
+        ) = (plan.end, handles)
+        else {
+            return Late::Number(number);
         };
-        if let Some(reply) = reply {
-            machine.answer(reply, &answer);
+        self.processes[process].handles = 1;
+        self.threads[thread].handles = 1;
+        let give = |handle, inherit| {
+            let flags = match inherit {
+                true => SlotFlags::INHERIT,
+                false => SlotFlags::empty(),
+            };
+            SendCap {
+                options: SendCap::MOVE | u32::from(flags.bits()),
+                ..SendCap::moved(handle)
+            }
+        };
+        Late::Created {
+            ids: ProcessIds {
+                process: win32::id(number),
+                thread: win32::id(self.threads[thread].tid),
+            },
+            handles: [
+                give(process_handle, process_inherit),
+                give(thread_handle, thread_inherit),
+            ],
         }
-        process
     }
 
-    /// The process goes on as the loader's thread (LX-EXEC-02 to 04, LX-THREAD-09).
+    /// The process goes on as the image's thread (LX-EXEC-02 to 04, LX-THREAD-09).
     fn commit_exec<M: Machine>(
         &mut self,
         machine: &mut M,
-        caller: ThreadId,
         process: ProcessId,
         parts: Parts,
         name: Name,
@@ -262,9 +503,7 @@ impl ProcessServer {
         let Some(thread) = parts.thread else {
             unreachable!("an exec has a thread");
         };
-        let reply = self.threads[caller].owed.take().map(|(_, reply)| reply);
         let record = &mut self.processes[process];
-        record.exec = None;
         record.name = name;
         record.execs += 1;
         record.fresh = false;
@@ -274,57 +513,73 @@ impl ProcessServer {
         while let Some(old) = self.processes[process].threads.first() {
             self.end_thread(machine, old, 0);
         }
-        if let Some(reply) = reply {
-            machine.close(reply);
-        }
-        if let (Some(old), Some(new)) = (old_dispositions, parts.dispositions) {
-            // A sibling thread may have changed them while the loader was at work.
-            self.dispositions[new].ignored = self.dispositions[old].ignored;
+        if let Some(old) = old_dispositions {
             self.drop_dispositions(old);
         }
         self.set_exit_signal(process, SIGCHLD);
         self.join_process(thread, process, tid);
     }
 
-    /// Gives a load up. With an error its caller is told, without one it is gone.
-    pub(crate) fn drop_load<M: Machine>(
+    /// Gives a load up, with all requests that wait for it.
+    pub(crate) fn drop_load<M: Machine>(&mut self, machine: &mut M, id: LoadId, error: Errno) {
+        let Some(load) = self.loads.remove(id) else {
+            return;
+        };
+        self.end_loader(machine, load.loader);
+        if load.window.is_some() {
+            machine.close(load.window);
+        }
+        machine.close(load.space);
+        for Request { purpose, .. } in load.requests {
+            release_directory(machine, &purpose);
+            self.no_exec(&purpose);
+            if let Some((_, reply)) = self.threads[purpose.caller()].owed.take() {
+                machine.answer(reply, &purpose.failure(error));
+            }
+        }
+    }
+
+    /// The caller of a request is gone. Nobody else's request is the end of the load.
+    pub(crate) fn drop_request<M: Machine>(
         &mut self,
         machine: &mut M,
+        caller: ThreadId,
         id: LoadId,
-        error: Option<Errno>,
     ) {
-        let Some(mut load) = self.loads.remove(id) else {
+        // It may have come to its end, and this be one of the consequences.
+        let Some(load) = self.loads.get_mut(id) else {
             return;
         };
-        close_windows(machine, &load);
-        let parts = core::mem::take(&mut load.parts);
-        self.release(machine, parts);
-        let (caller, win32_caller) = match load.purpose {
-            Purpose::Exec { thread, process } => {
-                self.processes[process].exec = None;
-                (thread, false)
-            }
-            Purpose::Create { creator, plan } => {
-                (creator.0, plan.group == GroupChoice::New(Kind::Win32))
-            }
-        };
-        let Some((_, reply)) = self.threads[caller].owed.take() else {
-            return;
-        };
-        match error {
-            None => machine.close(reply),
-            Some(errno) if win32_caller => {
-                machine.answer(reply, &Late::Win32(win32::error(errno)));
-            }
-            Some(errno) => machine.answer(reply, &Late::Errno(errno)),
+        let requests = &mut load.requests;
+        if let Some(place) = requests
+            .iter()
+            .position(|request| request.purpose.caller() == caller)
+        {
+            let Request { purpose, .. } = requests.remove(place);
+            release_directory(machine, &purpose);
+            self.no_exec(&purpose);
+        }
+        if self.loads[id].requests.is_empty() {
+            self.drop_load(machine, id, Errno::EINTR);
+        }
+    }
+
+    /// If the request was an exec, the process may make another.
+    fn no_exec(&mut self, purpose: &Purpose) {
+        if let Purpose::Exec { process, .. } = purpose {
+            self.processes[*process].exec = None;
+        }
+    }
+
+    fn end_loader<M: Machine>(&mut self, machine: &mut M, loader: ThreadId) {
+        if let Some(record) = self.threads.remove(loader) {
+            machine.end_thread(record.handle);
         }
     }
 }
 
-fn close_windows<M: Machine>(machine: &mut M, load: &Load) {
-    for window in load.windows {
-        if window.is_some() {
-            machine.close(window);
-        }
+fn release_directory<M: Machine>(machine: &mut M, purpose: &Purpose) {
+    if let Some(directory) = purpose.directory() {
+        machine.close(directory);
     }
 }

@@ -60,6 +60,7 @@ pub struct ProcessServer {
     dispositions: Arena<Dispositions>,
     groups: Arena<Group>,
     loads: Arena<image::Load>,
+    images: image::Images,
     pids: PidSpace,
     /// PID 1, once it is there.
     init: Option<ProcessId>,
@@ -88,6 +89,7 @@ impl ProcessServer {
             dispositions: Arena::default(),
             groups: Arena::default(),
             loads: Arena::default(),
+            images: image::Images::default(),
             pids: PidSpace::new(pid_max),
             init: None,
             service_root: None,

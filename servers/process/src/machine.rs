@@ -5,7 +5,7 @@
 //! while a creation reserves what it needs; the second cannot, and is what commits are made of.
 
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
-use libipc::protocol::process::{Errno, ProcessError, ProcessIds, Waited, Win32Error};
+use libipc::protocol::process::{Errno, ProcessError, ProcessIds, Start, Waited, Win32Error};
 use libipc::wire::{self, Body, Refusal};
 
 /// What a new thread lives in, as seen from the thread that it is made like.
@@ -30,8 +30,10 @@ pub enum MemoryShare {
         /// An address in the page that the new thread will write first.
         prefault: u64,
     },
-    /// A space in which only the loader is mapped.
-    Loader,
+    /// A space that the server has, as it is: the loader fills a template.
+    Within(Handle),
+    /// A snapshot of a template.
+    Image(Handle),
 }
 
 /// Where a new thread's table comes from.
@@ -60,6 +62,14 @@ pub trait Machine {
         label: u64,
         stack: u64,
     ) -> Result<Handle, Error>;
+    /// The id of a window that lets an image be loaded: the same for all who have it. No other
+    /// window ever has it.
+    fn image_id(&mut self, window: Handle) -> Result<u64, Error>;
+    /// A space in which only the loader is mapped, for an image to be loaded into. The server's own
+    /// pool pays for it and what the loader adds.
+    fn template(&mut self) -> Result<Handle, Error>;
+    /// Copies an initial stack from the memory of `from` to the end of the first stack of `to`.
+    fn copy_stack(&mut self, from: Handle, start: &Start, to: Handle) -> Result<(), Error>;
     /// Closes the slots of a thread's files table whose flags, cut to `mask`, are not `value`.
     fn retain(&mut self, thread: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error>;
     /// Puts a copy of `source` into slot `index` of a thread's fs table.
@@ -101,8 +111,8 @@ pub trait Machine {
     );
     /// Starts a thread in the loader.
     fn start_loader(&mut self, thread: Handle);
-    /// Takes the loader out of a thread's memory.
-    fn remove_loader(&mut self, thread: Handle);
+    /// Takes the loader out of a template.
+    fn remove_loader(&mut self, space: Handle);
     /// Ends a thread and closes its handle.
     fn end_thread(&mut self, thread: Handle);
     /// Closes a handle.

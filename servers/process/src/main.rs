@@ -5,7 +5,7 @@ use libipc::abi::{
     Access, Copies, Error, FaultMessage, Handle, PAGE_BYTES, SendCap, SlotFlags, TableSelector,
     layout,
 };
-use libipc::protocol::process::{access, serve, slots};
+use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
 use libipc::wire::{Caller, LongBody, Served};
 use process_server::{Late, Machine, MemoryShare, ProcessServer, Shares, TableShare};
@@ -68,11 +68,8 @@ impl Kernel {
         let (space, private, memory_copies) = match shares.memory {
             MemoryShare::Same => (like, like, Copies::empty()),
             MemoryShare::Snapshot { .. } => (like, self.template, Copies::SPACE | Copies::PRIVATE),
-            MemoryShare::Loader => (
-                own::LOADER_SPACE,
-                self.template,
-                Copies::SPACE | Copies::PRIVATE,
-            ),
+            MemoryShare::Within(space) => (space, self.template, Copies::PRIVATE),
+            MemoryShare::Image(space) => (space, self.template, Copies::SPACE | Copies::PRIVATE),
         };
         let table = |share, copy| match share {
             TableShare::Same => (like, Copies::empty()),
@@ -121,7 +118,7 @@ impl Machine for Kernel {
         let (home, copies) = self.home(like, shares);
         let prefault = match shares.memory {
             MemoryShare::Snapshot { prefault } => prefault,
-            MemoryShare::Same | MemoryShare::Loader => 0,
+            _ => 0,
         };
         syscall::thread_fork(
             own::JOB_POOL,
@@ -135,6 +132,27 @@ impl Machine for Kernel {
             stack,
             prefault,
         )
+    }
+
+    fn image_id(&mut self, window: Handle) -> Result<u64, Error> {
+        let (_, id) = syscall::window_status(window, Access::READ | Access::EXECUTE)?;
+        Ok(id)
+    }
+
+    fn template(&mut self) -> Result<Handle, Error> {
+        syscall::space_snapshot(own::LOADER_SPACE, startup::POOL, 0)
+    }
+
+    fn copy_stack(&mut self, from: Handle, start: &Start, to: Handle) -> Result<(), Error> {
+        let mut done = 0;
+        while done < start.stack_bytes {
+            let bytes = (start.stack_bytes - done).min(PAGE_BYTES);
+            let from_address = start.stack.checked_add(done).ok_or(Error::BadAddress)?;
+            let to_address = layout::STACK_END - start.stack_bytes + done;
+            syscall::space_copy(from, from_address, to, to_address, bytes)?;
+            done += bytes;
+        }
+        Ok(())
     }
 
     fn retain(&mut self, thread: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error> {
@@ -237,10 +255,10 @@ impl Machine for Kernel {
         done(syscall::thread_start(thread, self.loader, 0, 0));
     }
 
-    fn remove_loader(&mut self, thread: Handle) {
+    fn remove_loader(&mut self, space: Handle) {
         let pages = (layout::LOADER_END - layout::LOADER) / PAGE_BYTES;
         // Without memory for the tables the loader stays: it is the program's to use as it likes.
-        done(syscall::space_unmap(thread, layout::LOADER, pages));
+        done(syscall::space_unmap(space, layout::LOADER, pages));
     }
 
     fn end_thread(&mut self, thread: Handle) {

@@ -5,6 +5,7 @@
 //! about a creation; nothing else about the call that asked for it matters any more.
 
 use libipc::abi::Handle;
+use libipc::protocol::process::Start;
 
 use crate::model::{Kind, Name, Service};
 
@@ -18,15 +19,8 @@ pub enum MemoryChoice {
         /// 0: none.
         prefault: u64,
     },
-    /// A fresh space that the loader fills.
-    Image {
-        /// Window on the image.
-        image: Handle,
-        /// Window on the start message.
-        start: Handle,
-        /// Its length.
-        start_bytes: u64,
-    },
+    /// An image's, with this initial stack.
+    Image(Start),
 }
 
 /// Where the child's open files come from.
@@ -100,8 +94,8 @@ pub enum FirstInstruction {
         /// Stack pointer.
         stack: u64,
     },
-    /// The loader.
-    Loader,
+    /// The image's.
+    Image,
     /// A function in the creator's memory.
     Function(Service),
 }

@@ -10,8 +10,8 @@ use libipc::wire::{Answer, Bytes, Caller};
 
 use crate::door::{linux, service, win32};
 use crate::exit::Ending;
+use crate::machine::Late;
 use crate::model::{Kind, LoadId, ProcessId, ThreadId};
-use crate::plan::MemoryChoice;
 use crate::{Machine, ProcessServer};
 
 type Reply<T> = Result<Answer<T>, ProcessError>;
@@ -59,13 +59,13 @@ impl ProcessServer {
 impl<M: Machine> Server<M> for ProcessServer {
     fn fork<'m>(&mut self, machine: &mut M, caller: &mut Caller, stack: u64) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        self.spawn(machine, client, linux::fork(stack))
+        self.spawn(machine, client, &linux::fork(stack))
             .map_err(linux_error)
     }
 
     fn vfork<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        self.spawn(machine, client, linux::vfork())
+        self.spawn(machine, client, &linux::vfork())
             .map_err(linux_error)
     }
 
@@ -77,7 +77,7 @@ impl<M: Machine> Server<M> for ProcessServer {
     ) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
         let plan = linux::clone(&arguments, self.facts(client.1)).map_err(linux_error)?;
-        self.spawn(machine, client, plan).map_err(linux_error)
+        self.spawn(machine, client, &plan).map_err(linux_error)
     }
 
     fn clone3<'m>(
@@ -92,18 +92,14 @@ impl<M: Machine> Server<M> for ProcessServer {
         let plan = linux::clone3(record.0, size, self.facts(client.1), |address| {
             machine.read_word(thread, address).ok()
         });
-        self.spawn(machine, client, plan.map_err(linux_error)?)
+        self.spawn(machine, client, &plan.map_err(linux_error)?)
             .map_err(linux_error)
     }
 
-    fn exec<'m>(&mut self, machine: &mut M, caller: &mut Caller, start_bytes: u64) -> Reply<()> {
+    fn exec<'m>(&mut self, machine: &mut M, caller: &mut Caller, start: Start) -> Reply<()> {
         let client = self.client(caller, access::SELF)?;
-        let [image, start] = [caller.received[0], caller.received[1]];
-        let answer = ProcessServer::exec(self, machine, client, image, start, start_bytes)
-            .map_err(linux_error)?;
-        caller.take(0);
-        caller.take(1);
-        Ok(answer)
+        self.exec(machine, client, caller, start)
+            .map_err(linux_error)
     }
 
     fn exit<'m>(&mut self, machine: &mut M, caller: &mut Caller, code: i32) -> Reply<()> {
@@ -214,15 +210,20 @@ impl<M: Machine> Server<M> for ProcessServer {
         order: CreateProcess,
     ) -> Reply<ProcessIds> {
         let client = self.client(caller, access::SELF)?;
-        let [image, start, directory] =
-            [caller.received[0], caller.received[1], caller.received[2]];
         let plan =
-            win32::create_process(&order, image, start, directory).map_err(ProcessError::Win32)?;
-        self.spawn(machine, client, plan)
+            win32::create_process(&order, caller.received[1]).map_err(ProcessError::Win32)?;
+        let created = self
+            .create(machine, client, plan, caller)
             .map_err(|errno| ProcessError::Win32(win32::error(errno)))?;
-        caller.take(0);
-        caller.take(1);
-        Ok(Answer::Later)
+        Ok(match created {
+            Answer::Now(Late::Created { ids, handles }) => {
+                for handle in handles {
+                    caller.give(handle);
+                }
+                Answer::Now(ids)
+            }
+            _ => Answer::Later,
+        })
     }
 
     fn exit_process<'m>(&mut self, machine: &mut M, caller: &mut Caller, code: u32) -> Reply<()> {
@@ -275,7 +276,7 @@ impl<M: Machine> Server<M> for ProcessServer {
     ) -> Reply<u32> {
         let client = self.client(caller, access::SERVICE)?;
         let plan = service::create(crate::name(&name), entry, argument, stack);
-        self.spawn(machine, client, plan).map_err(linux_error)
+        self.spawn(machine, client, &plan).map_err(linux_error)
     }
 
     fn service_wake<'m>(&mut self, machine: &mut M, caller: &mut Caller, pid: u32) -> Reply<()> {
@@ -305,32 +306,22 @@ impl<M: Machine> Server<M> for ProcessServer {
         Ok(Answer::Later)
     }
 
-    fn load_order<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<LoadOrder> {
+    fn load_order<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<()> {
         let load = self.calling_loader(caller)?;
-        let (order, windows) = ProcessServer::load_order(self, load).map_err(linux_error)?;
-        for window in windows {
-            caller.give(window);
-        }
-        Ok(Answer::Now(order))
+        let window = ProcessServer::load_order(self, load).map_err(linux_error)?;
+        caller.give(window);
+        Ok(Answer::Now(()))
     }
 
-    fn loaded<'m>(
-        &mut self,
-        machine: &mut M,
-        caller: &mut Caller,
-        entry: u64,
-        stack_pointer: u64,
-        name: [u8; 16],
-    ) -> Reply<()> {
+    fn loaded<'m>(&mut self, machine: &mut M, caller: &mut Caller, entry: u64) -> Reply<()> {
         let load = self.calling_loader(caller)?;
-        ProcessServer::loaded(self, machine, load, (entry, stack_pointer), name)
-            .map_err(linux_error)?;
+        ProcessServer::loaded(self, machine, load, entry).map_err(linux_error)?;
         Ok(Answer::Later)
     }
 
     fn load_failed<'m>(&mut self, machine: &mut M, caller: &mut Caller, errno: Errno) -> Reply<()> {
         let load = self.calling_loader(caller)?;
-        self.drop_load(machine, load, Some(errno));
+        self.drop_load(machine, load, errno);
         Ok(Answer::Later)
     }
 
@@ -364,16 +355,14 @@ impl<M: Machine> Server<M> for ProcessServer {
         Ok(Answer::Now(identity))
     }
 
-    fn spawn<'m>(&mut self, machine: &mut M, caller: &mut Caller, start_bytes: u64) -> Reply<u32> {
+    fn spawn<'m>(&mut self, machine: &mut M, caller: &mut Caller, start: Start) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        let plan = linux::spawn(MemoryChoice::Image {
-            image: caller.received[0],
-            start: caller.received[1],
-            start_bytes,
-        });
-        let answer = ProcessServer::spawn(self, machine, client, plan).map_err(linux_error)?;
-        caller.take(0);
-        caller.take(1);
-        Ok(answer)
+        let created = self
+            .create(machine, client, linux::spawn(start), caller)
+            .map_err(linux_error)?;
+        Ok(match created {
+            Answer::Now(Late::Number(number)) => Answer::Now(number),
+            _ => Answer::Later,
+        })
     }
 }

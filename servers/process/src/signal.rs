@@ -81,7 +81,7 @@ impl ProcessServer {
         fault: &FaultMessage,
     ) -> Option<(u32, u32)> {
         if let Some(load) = self.loader(label) {
-            self.drop_load(machine, load, Some(Errno::ENOEXEC));
+            self.drop_load(machine, load, Errno::ENOEXEC);
             return None;
         }
         let (_, process) = self.caller(label)?;
@@ -149,11 +149,11 @@ impl ProcessServer {
         if self.loads.is_empty() {
             return;
         }
-        for load in self.loads.iter_mut() {
-            if let Purpose::Create { creator, .. } = load.purpose
+        for request in self.loads.iter_mut().flat_map(|load| &mut load.requests) {
+            if let Purpose::Create { creator, .. } = request.purpose
                 && targets.contains(&creator.1)
             {
-                load.late |= bit(signal);
+                request.late |= bit(signal);
             }
         }
     }

@@ -11,11 +11,10 @@
 
 use libipc::abi::{Handle, SlotFlags};
 
-use libipc::protocol::process::{Errno, fs_slots, win32_access};
+use libipc::protocol::process::{Errno, Start, fs_slots, win32_access};
 use libipc::wire::Answer;
 
 use crate::arena::Full;
-use crate::image::{Load, Purpose};
 use crate::machine::errno;
 use crate::model::*;
 use crate::object::Object;
@@ -37,7 +36,6 @@ pub struct Parts {
     pub(crate) reply: Option<Handle>,
     /// hProcess and hThread.
     pub(crate) handles: [Option<Handle>; 2],
-    pub(crate) load: Option<LoadId>,
 }
 
 /// A reservation that is not complete: dropping it undoes it.
@@ -99,16 +97,12 @@ impl<'r, M: Machine> Reserving<'r, M> {
         &mut self,
         like: ThreadId,
         first: FirstInstruction,
-        memory: MemoryChoice,
+        memory: MemoryShare,
         files: FilesChoice,
         directory: DirectoryChoice,
     ) -> Result<(), Errno> {
         let shares = Shares {
-            memory: match memory {
-                MemoryChoice::Share => MemoryShare::Same,
-                MemoryChoice::Snapshot { prefault } => MemoryShare::Snapshot { prefault },
-                MemoryChoice::Image { .. } => MemoryShare::Loader,
-            },
+            memory,
             files: match files {
                 FilesChoice::Share => TableShare::Same,
                 FilesChoice::Copy | FilesChoice::Kept | FilesChoice::Inheritable => {
@@ -133,7 +127,7 @@ impl<'r, M: Machine> Reserving<'r, M> {
             FirstInstruction::AfterCall { stack } => {
                 self.machine.fork_thread(like, shares, thread.bits(), stack)
             }
-            FirstInstruction::Loader | FirstInstruction::Function(_) => {
+            FirstInstruction::Image | FirstInstruction::Function(_) => {
                 self.machine.create_thread(like, shares, thread.bits())
             }
         };
@@ -228,49 +222,47 @@ impl<'r, M: Machine> Reserving<'r, M> {
         Ok(())
     }
 
-    pub(crate) fn load(&mut self, purpose: Purpose, start_bytes: u64) -> Result<(), Errno> {
+    /// The initial stack of an image's first thread.
+    pub(crate) fn stack(&mut self, creator: ThreadId, start: &Start) -> Result<(), Errno> {
         let thread = self.parts.thread.ok_or(Errno::EINVAL)?;
-        let load = self
-            .server
-            .loads
-            .insert(Load::new(purpose, start_bytes))
-            .map_err(full)?;
-        self.parts.load = Some(load);
-        self.server.threads[thread].role = Role::Loader(load);
-        Ok(())
+        let [from, to] = [creator, thread].map(|thread| self.server.threads[thread].handle);
+        self.machine.copy_stack(from, start, to).map_err(errno)
     }
 }
 
 impl ProcessServer {
-    /// Creates what the plan says for `creator`. The answer is the child's number, now or, with
-    /// VFORK or an image, later.
+    /// Creates what the plan says for `creator`, from what it has itself. The answer is the child's
+    /// number, now or, with VFORK, later.
     pub(crate) fn spawn<M: Machine>(
         &mut self,
         machine: &mut M,
         creator: (ThreadId, ProcessId),
-        plan: SpawnPlan,
+        plan: &SpawnPlan,
     ) -> Result<Answer<u32>, Errno> {
-        let parts = self.reserve(machine, creator, &plan)?;
-        if let MemoryChoice::Image { image, start, .. } = plan.memory {
-            self.begin_load(machine, creator.0, parts, image, start);
-            return Ok(Answer::Later);
-        }
-        let number = self.commit(machine, creator, &plan, parts);
+        let parts = self.reserve(machine, creator, plan, None)?;
+        let number = self.commit(machine, creator, plan, parts);
         match plan.start {
             StartChoice::RunAndRelease => Ok(Answer::Later),
             _ => Ok(Answer::Now(number)),
         }
     }
 
-    fn reserve<M: Machine>(
+    /// Reserves all that the plan needs; `template` is the image's, where the plan has one.
+    pub(crate) fn reserve<M: Machine>(
         &mut self,
         machine: &mut M,
         (creator, process): (ThreadId, ProcessId),
         plan: &SpawnPlan,
+        template: Option<Handle>,
     ) -> Result<Parts, Errno> {
+        let memory = match plan.memory {
+            MemoryChoice::Share => MemoryShare::Same,
+            MemoryChoice::Snapshot { prefault } => MemoryShare::Snapshot { prefault },
+            MemoryChoice::Image(_) => MemoryShare::Image(template.ok_or(Errno::EINVAL)?),
+        };
         let mut reserving = Reserving::new(self, machine);
         reserving.dispositions(process, plan.dispositions)?;
-        reserving.thread(creator, plan.first, plan.memory, plan.files, plan.directory)?;
+        reserving.thread(creator, plan.first, memory, plan.files, plan.directory)?;
         reserving.registers(&plan.words)?;
         reserving.numbers(plan)?;
         if let GroupChoice::New(kind) = plan.group {
@@ -279,14 +271,10 @@ impl ProcessServer {
         if let EndChoice::Holders { .. } = plan.end {
             reserving.handles()?;
         }
-        if let MemoryChoice::Image { start_bytes, .. } = plan.memory {
-            let purpose = Purpose::Create {
-                creator: (creator, process),
-                plan: *plan,
-            };
-            reserving.load(purpose, start_bytes)?;
+        if let MemoryChoice::Image(start) = &plan.memory {
+            reserving.stack(creator, start)?;
         }
-        if plan.start == StartChoice::RunAndRelease || plan.first == FirstInstruction::Loader {
+        if plan.start == StartChoice::RunAndRelease {
             reserving.reply()?;
         }
         Ok(reserving.finish())
@@ -296,9 +284,6 @@ impl ProcessServer {
     pub(crate) fn release<M: Machine>(&mut self, machine: &mut M, parts: Parts) {
         if let Some(reply) = parts.reply {
             machine.close(reply);
-        }
-        if let Some(load) = parts.load {
-            self.loads.remove(load);
         }
         for handle in parts.handles.into_iter().rev().flatten() {
             machine.close(handle);
@@ -360,7 +345,7 @@ impl ProcessServer {
             self.threads[thread].releases = Some(creator);
         }
         let runs = matches!(plan.start, StartChoice::Run | StartChoice::RunAndRelease)
-            && plan.first != FirstInstruction::Loader;
+            && plan.first != FirstInstruction::Image;
         // A thread that joins a stopped process joins the stop (LX-THREAD-11).
         if runs && self.processes[process].life == Life::Running {
             machine.resume(handle);

@@ -222,7 +222,10 @@ fn every_call_refuses_other_kinds_of_objects() -> Outcome {
         syscall::window_map(bell, 0, space, 0x1000, 1, Protection::READ, 0),
         wrong
     );
-    check_eq!(syscall::window_status(bell).map(drop), wrong);
+    check_eq!(
+        syscall::window_status(bell, Access::empty()).map(drop),
+        wrong
+    );
     check_eq!(syscall::space_read(bell, at, at, 8), wrong);
     check_eq!(syscall::space_write(bell, at, at, 8, 0), wrong);
     check_eq!(

@@ -321,7 +321,7 @@ fn a_shared_window_shows_the_same_memory_to_both() -> Outcome {
     source.map(AT, 10)?;
     source.store(AT, 1)?;
     let all = window(&source, 0, 10, Access::READ | Access::WRITE)?;
-    check_eq!(syscall::window_status(all)?.0, 10);
+    check_eq!(syscall::window_status(all, Access::empty())?.0, 10);
     syscall::window_map(all, 0, mapper.handle(), AT, 10, READ_WRITE, SHARED)?;
     check_eq!(mapper.load(AT)?, 1);
     mapper.store(AT, 2)?;
@@ -353,7 +353,7 @@ fn a_private_window_keeps_writes_to_itself() -> Outcome {
 
 fn a_window_has_one_id_in_every_capability_for_it() -> Outcome {
     let source = Space::new()?;
-    let id = |window| syscall::window_status(window).map(|(_, id)| id);
+    let id = |window| syscall::window_status(window, Access::empty()).map(|(_, id)| id);
     let read = Access::READ;
     let (first, other) = (window(&source, 0, 4, read)?, window(&source, 0, 4, read)?);
     let derived = syscall::cap_derive(first, slots::POOL, 0, read)?;

@@ -1,11 +1,12 @@
 //! fork, vfork, exec, exit, wait and kill as Linux has them. Rules: `docs/spec/linux-process.md`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::SeqCst;
 
-use libipc::abi::SlotFlags;
+use libipc::abi::{Access, SendCap, SlotFlags};
 use libipc::protocol::files::{From, access};
-use libipc::protocol::process::Errno;
+use libipc::protocol::process::{Errno, Start, slots};
 use libipc::{Error, Handle};
 use runtime::file::{self, Fd};
 use runtime::io::STDOUT;
@@ -32,6 +33,9 @@ tests::suite! {
     lx_exec_01_exec_keeps_pid_and_parent_and_brings_arguments_and_environment,
     lx_exec_03_close_on_exec_descriptors_are_closed_and_others_kept,
     lx_exec_05_a_failed_exec_changes_nothing,
+    lx_exec_12_an_initial_stack_that_is_not_there_or_too_large_is_refused,
+    an_image_that_ran_before_begins_anew,
+    an_image_needs_a_window_that_may_be_executed,
     starting_an_image_leaves_no_capability_behind_whether_it_works_or_not,
     lx_exit_01_the_status_has_the_low_byte_of_the_code,
     lx_exit_03_a_zombie_keeps_its_pid_until_it_is_waited_for,
@@ -58,6 +62,11 @@ const SIGCONT: u32 = 18;
 const SIGSTOP: u32 = 19;
 const UNTRACED: u32 = 2;
 
+/// Zero, and then the number of times that this memory was used.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+/// The same from 41 on.
+static MARKED: AtomicU64 = AtomicU64::new(41);
+
 /// What this program does when a test starts its image anew: `child WHAT [NUMBER]`.
 fn other_image() -> i32 {
     let number = start::argument(3).and_then(|text| text.parse::<u32>().ok());
@@ -65,6 +74,16 @@ fn other_image() -> i32 {
         Some("pids") => number == Some(getpid()) && getpid() == gettid(),
         Some("parent") => number == Some(getppid()),
         Some("variable") => start::variable("COLOUR") == Some(b"blue"),
+        Some("anew") => {
+            let before = [RUNS.fetch_add(1, SeqCst), MARKED.fetch_add(1, SeqCst)];
+            // Below the first page of the stack nobody has written before either.
+            let here = 0u8;
+            let below = ((&raw const here).addr() & !0xfff) - 0x3000;
+            // SAFETY: part of the first stack, which nothing uses so deep.
+            let word = unsafe { core::ptr::with_exposed_provenance_mut::<u64>(below).as_mut() };
+            let untouched = word.map(|word| core::mem::replace(word, 7));
+            before == [0, 41] && untouched == Some(0)
+        }
         Some("descriptors") => {
             file::info(Fd(20)).is_ok() && file::info(Fd(21)).is_err() && file::info(STDOUT).is_ok()
         }
@@ -305,6 +324,92 @@ fn lx_exec_05_a_failed_exec_changes_nothing() -> Outcome {
     }
     check_eq!(getpid(), pid);
     in_child(|| Ok(()))
+}
+
+fn lx_exec_12_an_initial_stack_that_is_not_there_or_too_large_is_refused() -> Outcome {
+    let nothing = core::iter::empty::<&[u8]>();
+    let image =
+        || Order::new(own_path(), nothing.clone(), nothing.clone()).map(|order| order.image);
+    let stack = [0u64; 16];
+    let start = Start {
+        name: *b"none\0\0\0\0\0\0\0\0\0\0\0\0",
+        stack: (&raw const stack).addr() as u64,
+        stack_bytes: 128,
+    };
+    for (start, error) in [
+        (Start { stack: 8, ..start }, Errno::EFAULT),
+        (
+            Start {
+                stack: u64::MAX - 64,
+                ..start
+            },
+            Errno::EFAULT,
+        ),
+        (
+            Start {
+                stack_bytes: 0,
+                ..start
+            },
+            Errno::EINVAL,
+        ),
+        (
+            Start {
+                stack_bytes: 120,
+                ..start
+            },
+            Errno::EINVAL,
+        ),
+        (
+            Start {
+                stack_bytes: 1 << 20,
+                ..start
+            },
+            Errno::E2BIG,
+        ),
+        (
+            Start {
+                stack_bytes: u64::MAX - 15,
+                ..start
+            },
+            Errno::E2BIG,
+        ),
+    ] {
+        // Once with the loader, and once when the image is there.
+        for _ in 0..2 {
+            check_eq!(refused(client().spawn(start, image()?)), Some(error));
+            check_eq!(refused(client().exec(start, image()?)), Some(error));
+        }
+    }
+    Ok(())
+}
+
+fn an_image_that_ran_before_begins_anew() -> Outcome {
+    for _ in 0..3 {
+        in_child(|| exec_self(b"anew", 0))?;
+    }
+    Ok(())
+}
+
+fn an_image_needs_a_window_that_may_be_executed() -> Outcome {
+    let nothing = core::iter::empty::<&[u8]>();
+    let image = Order::new(own_path(), nothing.clone(), nothing)?
+        .image
+        .handle;
+    in_child(|| exec_self(b"variable", 0))?;
+    let readable = syscall::cap_derive(image, slots::POOL, 0, Access::READ)?;
+    let stack = [0u64; 16];
+    let start = Start {
+        name: [0; 16],
+        stack: (&raw const stack).addr() as u64,
+        stack_bytes: 128,
+    };
+    for (window, error) in [(readable, Errno::EACCES), (slots::POOL, Errno::EINVAL)] {
+        let result = client().spawn(start, SendCap::copy(window));
+        check_eq!(refused(result), Some(error));
+    }
+    syscall::cap_close(readable)?;
+    syscall::cap_close(image)?;
+    Ok(())
 }
 
 /// How many slots of the caller's private table are in use.

@@ -3,7 +3,7 @@
 
 use crate::memory::Ref;
 use crate::object::Thread;
-use crate::testkit::{DATA, Rig};
+use crate::testkit::{DATA, Rig, pattern};
 use libipc::abi::{Access, Copies, Error, Handle, IpcCall, Protection, SlotFlags, initial};
 
 const FILES_SLOT: u64 = 5;
@@ -277,10 +277,46 @@ fn what_one_program_derives_from_the_own_space_capability_no_other_takes_back() 
         )
         .unwrap();
     rig.cap_revoke(other, others).unwrap();
-    assert_eq!(rig.window_status(root, window).unwrap().0, 1);
+    assert_eq!(rig.window_status(root, window, Access::READ).unwrap().0, 1);
     // What was derived stays with the space it was derived in.
     let given = rig.give_to(other, bound);
     rig.space_unmap(other, given, DATA, 1).unwrap();
     let gone = rig.space_next(root, initial::SPACE, DATA).unwrap();
     assert!(gone.0 != DATA);
+}
+
+#[test]
+fn memory_is_copied_between_two_spaces_by_who_may_read_and_write_them() {
+    let mut rig = Rig::new(1024);
+    let root = rig.root;
+    let (from, one) = rig.stranger(initial::POOL, 5);
+    let (to, two) = rig.stranger(initial::POOL, 6);
+    let bytes = pattern(4096, 3);
+    rig.poke(one, DATA + 100, &bytes[..2000]);
+    rig.space_copy(root, from, DATA + 100, to, DATA + 3000, 2000)
+        .unwrap();
+    assert_eq!(rig.peek(two, DATA + 3000, 2000), bytes[..2000]);
+    for (length, error) in [(4097, Error::TooLong), (u64::MAX, Error::TooLong)] {
+        let copied = rig.space_copy(root, from, DATA, to, DATA, length);
+        assert_eq!(copied, Err(error));
+    }
+    let nowhere = 0x5000_0000;
+    for (source, target) in [(nowhere, DATA), (DATA, nowhere), (u64::MAX, DATA)] {
+        let copied = rig.space_copy(root, from, source, to, target, 8);
+        assert_eq!(copied, Err(Error::BadAddress));
+    }
+    let only = |rig: &mut Rig, rights| {
+        rig.cap_derive(root, initial::SPACE, initial::POOL, 0, rights)
+            .unwrap()
+    };
+    let readable = only(&mut rig, Access::READ_MEMORY);
+    let writable = only(&mut rig, Access::WRITE_MEMORY);
+    assert_eq!(
+        rig.space_copy(root, readable, DATA, writable, DATA, 8),
+        Ok(())
+    );
+    for (from, to) in [(writable, writable), (readable, readable)] {
+        let copied = rig.space_copy(root, from, DATA, to, DATA, 8);
+        assert_eq!(copied, Err(Error::AccessDenied));
+    }
 }

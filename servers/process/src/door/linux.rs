@@ -5,7 +5,7 @@
 //! built without it.
 
 use libipc::abi::USER_END;
-use libipc::protocol::process::{CloneArguments, Errno};
+use libipc::protocol::process::{CloneArguments, Errno, Start};
 
 use crate::model::Kind;
 use crate::plan::*;
@@ -108,12 +108,13 @@ pub fn vfork() -> SpawnPlan {
 }
 
 /// fork and exec in one: copies of the files that do not close on exec.
-pub fn spawn(image: MemoryChoice) -> SpawnPlan {
+pub fn spawn(start: Start) -> SpawnPlan {
     SpawnPlan {
-        memory: image,
+        memory: MemoryChoice::Image(start),
         files: FilesChoice::Kept,
         dispositions: DispositionChoice::Reset,
-        first: FirstInstruction::Loader,
+        first: FirstInstruction::Image,
+        name: Some(crate::name(&start.name)),
         ..SpawnPlan::FORK
     }
 }

@@ -41,12 +41,7 @@ pub fn id(number: u32) -> u32 {
 }
 
 /// CreateProcess. The checks are in the order of W32-CP-12.
-pub fn create_process(
-    order: &CreateProcess,
-    image: Handle,
-    start: Handle,
-    directory: Handle,
-) -> Result<SpawnPlan, Win32Error> {
+pub fn create_process(order: &CreateProcess, directory: Handle) -> Result<SpawnPlan, Win32Error> {
     use CreationFlags as F;
     let flags = CreationFlags::from_bits_retain(order.flags);
     if flags.contains(F::DETACHED_PROCESS | F::CREATE_NEW_CONSOLE)
@@ -61,11 +56,7 @@ pub fn create_process(
         return Err(Win32Error::AccessDenied);
     }
     Ok(SpawnPlan {
-        memory: MemoryChoice::Image {
-            image,
-            start,
-            start_bytes: order.start_bytes,
-        },
+        memory: MemoryChoice::Image(order.start),
         files: match order.inherit_handles {
             true => FilesChoice::Inheritable,
             false => FilesChoice::Fresh,
@@ -77,7 +68,7 @@ pub fn create_process(
         dispositions: DispositionChoice::Default,
         group: GroupChoice::New(Kind::Win32),
         parent: ParentChoice::Caller,
-        first: FirstInstruction::Loader,
+        first: FirstInstruction::Image,
         start: match flags.contains(F::CREATE_SUSPENDED) {
             true => StartChoice::Suspended,
             false => StartChoice::Run,
@@ -87,7 +78,7 @@ pub fn create_process(
             thread_inherit: order.thread_inherit,
         },
         words: Words::default(),
-        name: None,
+        name: Some(crate::name(&order.start.name)),
     })
 }
 

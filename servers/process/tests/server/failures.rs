@@ -3,7 +3,7 @@
 use libipc::abi::SlotFlags;
 use libipc::protocol::process::{CloneArguments, CreateProcess, Errno, Win32Error};
 
-use crate::world::{No, World, outcome};
+use crate::world::{No, START, World, outcome};
 
 const THREAD: u64 = 0x1_0900;
 /// SETTLS, PARENT_SETTID, CHILD_SETTID, CHILD_CLEARTID.
@@ -14,9 +14,17 @@ const SIGCHLD: u64 = 17;
 /// `attempt` says what the call came to: `Err(No::Yet)` and `Ok` count as working. Returns at how
 /// many steps it failed.
 fn fail_each_step<T>(attempt: impl Fn(&mut World, u64) -> Result<T, No>, error: No) -> u32 {
+    fail_each_step_from(World::with_program, attempt, error)
+}
+
+fn fail_each_step_from<T>(
+    begin: impl Fn() -> (World, u64),
+    attempt: impl Fn(&mut World, u64) -> Result<T, No>,
+    error: No,
+) -> u32 {
     let mut steps = 0;
     loop {
-        let (mut world, caller) = World::with_program();
+        let (mut world, caller) = begin();
         // What the step could damage: a full table, a second thread, a child, a shared table.
         let table = world.files_of(caller);
         world
@@ -28,7 +36,7 @@ fn fail_each_step<T>(attempt: impl Fn(&mut World, u64) -> Result<T, No>, error: 
         world.fork(caller);
         let before = (
             world.server.figures(),
-            world.fake.objects.clone(),
+            world.fake.belongings(),
             world.identity(caller),
         );
         world.fake.fallible = 0;
@@ -45,7 +53,7 @@ fn fail_each_step<T>(attempt: impl Fn(&mut World, u64) -> Result<T, No>, error: 
         }
         let after = (
             world.server.figures(),
-            world.fake.objects.clone(),
+            world.fake.belongings(),
             world.identity(caller),
         );
         assert_eq!(before.0, after.0, "step {}", steps + 1);
@@ -58,6 +66,16 @@ fn fail_each_step<T>(attempt: impl Fn(&mut World, u64) -> Result<T, No>, error: 
 }
 
 const ENOMEM: No = No::Errno(Errno::ENOMEM);
+
+/// A creation with everything that can fail.
+const CREATE: CreateProcess = CreateProcess {
+    flags: 0,
+    inherit_handles: true,
+    process_inherit: false,
+    thread_inherit: false,
+    has_directory: true,
+    start: START,
+};
 
 #[test]
 fn a_fork_that_fails_at_any_step_leaves_nothing() {
@@ -116,7 +134,7 @@ fn lx_copy_11_a_thread_pointer_that_the_kernel_refuses_is_eperm() {
 fn an_exec_that_fails_at_any_step_leaves_the_caller_as_it_was() {
     assert_eq!(
         fail_each_step(|world, caller| world.try_exec(caller), ENOMEM),
-        3
+        4
     );
 }
 
@@ -124,25 +142,67 @@ fn an_exec_that_fails_at_any_step_leaves_the_caller_as_it_was() {
 fn a_spawn_that_fails_at_any_step_leaves_nothing() {
     assert_eq!(
         fail_each_step(|world, caller| world.try_spawn(caller), ENOMEM),
-        3
+        4
     );
 }
 
 #[test]
 fn a_create_process_that_fails_at_any_step_leaves_nothing() {
-    let create = |world: &mut World, caller| {
-        world.try_create_process(
-            caller,
-            CreateProcess {
-                inherit_handles: true,
-                has_directory: true,
-                start_bytes: 100,
-                ..CreateProcess::default()
-            },
-        )
-    };
+    let create = |world: &mut World, caller| world.try_create_process(caller, CREATE);
     let error = No::Win32(Win32Error::NotEnoughMemory);
-    assert_eq!(fail_each_step(create, error), 6);
+    assert_eq!(fail_each_step(create, error), 4);
+}
+
+#[test]
+fn with_its_image_there_an_exec_that_fails_at_any_step_leaves_the_caller_as_it_was() {
+    let exec = |world: &mut World, caller| {
+        world.image = 7;
+        if world.thread(caller).started.is_none() {
+            return Err(No::Yet); // it has become the new program
+        }
+        world.try_exec(caller)
+    };
+    assert_eq!(
+        fail_each_step_from(|| World::with_image(7), exec, ENOMEM),
+        4
+    );
+}
+
+#[test]
+fn with_its_image_there_a_spawn_that_fails_at_any_step_leaves_nothing() {
+    let spawn = |world: &mut World, caller| world.try_spawn(caller);
+    assert_eq!(
+        fail_each_step_from(|| World::with_image(7), spawn, ENOMEM),
+        4
+    );
+}
+
+#[test]
+fn with_its_image_there_a_create_process_that_fails_at_any_step_leaves_nothing() {
+    let create = |world: &mut World, caller| world.try_create_process(caller, CREATE);
+    let error = No::Win32(Win32Error::NotEnoughMemory);
+    assert_eq!(
+        fail_each_step_from(|| World::with_image(7), create, error),
+        7
+    );
+}
+
+#[test]
+fn a_creation_that_fails_after_its_image_was_loaded_is_told_so() {
+    let (mut world, caller) = World::with_program();
+    assert_eq!(world.try_spawn(caller), Err(No::Yet));
+    let loader = world.newest();
+    let before = world.server.figures();
+    world.fake.fallible = 0;
+    world.fake.fail_at = Some(1);
+    assert_eq!(world.loaded(loader), Err(No::Yet));
+    assert_eq!(world.late::<u32>(caller), Some(Err(ENOMEM)));
+    let after = world.server.figures();
+    assert_eq!(
+        (after.processes, after.numbers),
+        (before.processes, before.numbers)
+    );
+    assert_eq!((after.loads, after.threads), (0, before.threads - 1));
 }
 
 #[test]
@@ -163,7 +223,7 @@ fn a_wait_whose_reply_cannot_be_kept_is_an_error_and_takes_no_child() {
 
 #[test]
 fn a_failed_exec_keeps_a_vfork_parent_waiting() {
-    for step in 1..=3 {
+    for step in 1..=4 {
         let (mut world, caller) = World::with_program();
         let child = world.vfork(caller);
         world.fake.fallible = 0;
@@ -180,12 +240,17 @@ fn a_failed_exec_keeps_a_vfork_parent_waiting() {
 fn numbers_that_run_out_in_the_middle_of_a_creation_are_given_back() {
     // A Win32 process needs two numbers, and there is one.
     let mut world = World::with_pid_max(301);
+    world.image = 7;
     let (_, top) = world.first_program();
     while world.server.figures().numbers < 299 {
         world.fork(top);
     }
     let before = (world.server.figures(), world.fake.census());
-    let result = world.try_create_process(top, CreateProcess::default());
+    let order = CreateProcess {
+        start: START,
+        ..CreateProcess::default()
+    };
+    let result = world.try_create_process(top, order);
     assert_eq!(result, Err(No::Win32(Win32Error::NoSystemResources)));
     assert_eq!((world.server.figures(), world.fake.census()), before);
     assert!(world.try_fork(top).is_ok());

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
+use libipc::protocol::process::Start;
 use libipc::wire::LongBody;
 use process_server::{Late, Machine, MemoryShare, Shares, TableShare};
 
@@ -26,6 +27,9 @@ pub struct Surroundings {
 pub enum Object {
     Space {
         words: BTreeMap<u64, u32>,
+    },
+    /// A space that the server keeps for an image; it has a loader until that is removed.
+    Template {
         loader: bool,
     },
     Table {
@@ -41,7 +45,8 @@ pub enum Object {
     Notification {
         bits: u64,
     },
-    Window,
+    /// A window on an image, and its id.
+    Window(u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +76,10 @@ pub struct Fake {
     pub fallible: u32,
     /// The fallible call with this number fails.
     pub fail_at: Option<u32>,
+    /// The call that failed; made again, it fails again.
+    failed: Option<&'static str>,
+    /// The threads that programs began with, by the thread that loaded their image.
+    pub begun: BTreeMap<u64, u64>,
     /// Every call, by name.
     pub log: Vec<&'static str>,
     pub init_status: Option<u32>,
@@ -86,10 +95,29 @@ impl Fake {
     fn attempt(&mut self, name: &'static str) -> Result<(), Error> {
         self.log.push(name);
         self.fallible += 1;
-        match self.fail_at == Some(self.fallible) {
-            true => Err(Error::NoMemory),
-            false => Ok(()),
+        let again = self.fail_at.is_some() && self.failed == Some(name);
+        match again || self.fail_at == Some(self.fallible) {
+            true => {
+                self.failed = Some(name);
+                Err(Error::NoMemory)
+            }
+            false => {
+                self.failed = None;
+                Ok(())
+            }
         }
+    }
+
+    /// What is there beside templates, which are kept or not as there is room.
+    pub fn belongings(&self) -> BTreeMap<u64, Object> {
+        let mut objects = self.objects.clone();
+        objects.retain(|_, object| !matches!(object, Object::Template { .. }));
+        objects
+    }
+
+    /// A program goes by the label of the thread that loaded its image.
+    pub fn label(&self, label: u64) -> u64 {
+        self.begun.get(&label).copied().unwrap_or(label)
     }
 
     fn object(&mut self, handle: Handle) -> &mut Object {
@@ -114,8 +142,23 @@ impl Fake {
 
     /// The live thread with this label.
     pub fn thread(&self, label: u64) -> Option<&FakeThread> {
+        let label = self.label(label);
         self.objects.values().find_map(|object| match object {
             Object::Thread(thread) if thread.label == label => Some(thread),
+            _ => None,
+        })
+    }
+
+    /// How many objects there ever were.
+    pub fn clock(&self) -> u64 {
+        self.next
+    }
+
+    /// The label of the live thread that was made last, if that was since then.
+    pub fn newest_since(&self, then: u64) -> Option<u64> {
+        let mut threads = self.objects.range(then + 1..).rev();
+        threads.find_map(|(_, object)| match object {
+            Object::Thread(thread) => Some(thread.label),
             _ => None,
         })
     }
@@ -127,18 +170,19 @@ impl Fake {
         }
     }
 
-    /// How many live objects of each kind.
+    /// How many live objects of each kind; templates are kept and do not count.
     pub fn census(&self) -> [usize; 7] {
         let mut census = [0; 7];
         for object in self.objects.values() {
             census[match object {
+                Object::Template { .. } => continue,
                 Object::Space { .. } => 0,
                 Object::Table { .. } => 1,
                 Object::Thread(_) => 2,
                 Object::Reply(_) => 3,
                 Object::Sender { .. } => 4,
                 Object::Notification { .. } => 5,
-                Object::Window => 6,
+                Object::Window(_) => 6,
             }] += 1;
         }
         census
@@ -158,14 +202,16 @@ impl Fake {
                 let copy = self.object(like.space).clone();
                 self.add(copy)
             }
-            MemoryShare::Loader => self.add(Object::Space {
-                words: BTreeMap::new(),
-                loader: true,
-            }),
+            MemoryShare::Within(space) => space,
+            MemoryShare::Image(template) => {
+                assert_eq!(self.object(template), &Object::Template { loader: false });
+                let words = BTreeMap::new();
+                self.add(Object::Space { words })
+            }
         };
         let private = match shares.memory {
             MemoryShare::Same => like.private,
-            MemoryShare::Snapshot { .. } | MemoryShare::Loader => {
+            _ => {
                 let slots = [(1, (space.0, SlotFlags::empty()))].into();
                 self.add(Object::Table { slots })
             }
@@ -195,7 +241,9 @@ impl Fake {
     /// Adds a thread, which holds what it lives in.
     pub fn add_thread(&mut self, thread: FakeThread) -> Handle {
         for part in thread.within.parts() {
-            self.object(part);
+            if let Object::Template { .. } = self.object(part) {
+                continue; // the server's
+            }
             *self.holds.entry(part.0).or_default() += 1;
         }
         self.add(Object::Thread(thread))
@@ -204,7 +252,9 @@ impl Fake {
     /// What a thread lived in goes with the last one that lives there.
     fn leave(&mut self, within: Surroundings) {
         for part in within.parts() {
-            let holds = self.holds.get_mut(&part.0).expect("a thread held it");
+            let Some(holds) = self.holds.get_mut(&part.0) else {
+                continue; // a template
+            };
             *holds -= 1;
             if *holds == 0 {
                 self.holds.remove(&part.0);
@@ -255,6 +305,26 @@ impl Machine for Fake {
         let made = self.thread_at(handle);
         (made.stack, made.thread_pointer) = (stack, thread_pointer);
         Ok(handle)
+    }
+
+    fn image_id(&mut self, window: Handle) -> Result<u64, Error> {
+        self.attempt("image_id")?;
+        match self.object(window) {
+            Object::Window(id) => Ok(*id),
+            other => panic!("{other:?} is a window"),
+        }
+    }
+
+    fn template(&mut self) -> Result<Handle, Error> {
+        self.attempt("template")?;
+        Ok(self.add(Object::Template { loader: true }))
+    }
+
+    fn copy_stack(&mut self, from: Handle, start: &Start, to: Handle) -> Result<(), Error> {
+        self.attempt("copy_stack")?;
+        self.thread_at(from);
+        self.thread_at(to).stack = start.stack_bytes;
+        Ok(())
     }
 
     fn retain(&mut self, thread: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error> {
@@ -373,11 +443,10 @@ impl Machine for Fake {
         thread.suspends -= 1;
     }
 
-    fn remove_loader(&mut self, thread: Handle) {
-        let space = self.thread_at(thread).within.space;
+    fn remove_loader(&mut self, space: Handle) {
         match self.object(space) {
-            Object::Space { loader, .. } => assert!(core::mem::replace(loader, false)),
-            other => panic!("{other:?} is a space"),
+            Object::Template { loader } => assert!(core::mem::replace(loader, false)),
+            other => panic!("{other:?} is a template"),
         }
     }
 

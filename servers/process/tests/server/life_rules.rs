@@ -3,7 +3,8 @@
 use libipc::abi::{FaultKind, FaultMessage, SlotFlags};
 use libipc::protocol::process::{CloneArguments, Errno};
 
-use crate::world::{No, World};
+use crate::fake::Object;
+use crate::world::{No, STACK_POINTER, World};
 
 const THREAD: u64 = 0x1_0900;
 const VM: u64 = 0x100;
@@ -290,7 +291,7 @@ fn lx_thread_08_a_fault_of_one_thread_ends_the_process() {
             stack_pointer: 0,
             code: 0,
         };
-        let told = world.server.fault(&mut world.fake, second, &fault);
+        let told = world.fault(second, &fault);
         assert_eq!(told, Some((pid, signal)));
         assert_eq!(world.wait(top, -1, 0), Ok((pid, signal)));
     }
@@ -418,7 +419,7 @@ fn lx_exec_01_the_process_keeps_its_numbers_and_children() {
     assert_eq!(world.loaded(loader), Err(No::Yet));
     assert_eq!(world.identity(loader), before);
     let started = world.fake.thread(loader).unwrap().started;
-    assert_eq!(started, Some((0x40_1000, 0x7000_0000, 0)));
+    assert_eq!(started, Some((0x40_1000, STACK_POINTER, 0)));
     world.exit(child, 0);
     assert_eq!(world.wait(loader, -1, 0), Ok((pid, 0)));
 }
@@ -477,7 +478,7 @@ fn a_loader_that_crashes_is_a_failed_exec() {
     let loader = world.exec(main);
     let words = [1, 0, 0, 0, 0, 0, 0, 0];
     let fault = FaultMessage::from_words(words).unwrap();
-    assert_eq!(world.server.fault(&mut world.fake, loader, &fault), None);
+    assert_eq!(world.fault(loader, &fault), None);
     assert_eq!(world.late::<()>(main), Some(Err(No::Errno(Errno::ENOEXEC))));
     assert_eq!((world.server.figures(), world.fake.census()), before);
 }
@@ -499,11 +500,11 @@ fn only_the_loader_may_report_and_it_may_do_nothing_else() {
     let (mut world, main) = World::with_program();
     let loader = world.exec(main);
     let denied = |no| no == No::Denied;
-    let result = crate::world::outcome(world.client(main).loaded(0x1000, 0, [0; 16]));
+    let result = crate::world::outcome(world.client(main).loaded(0x1000));
     assert!(result.is_err_and(denied));
     assert!(world.try_fork(loader).is_err_and(denied));
     assert!(world.loaded(loader).is_err_and(|no| no == No::Yet));
-    let result = crate::world::outcome(world.client(loader).loaded(0x1000, 0, [0; 16]));
+    let result = crate::world::outcome(world.client(loader).loaded(0x1000));
     assert!(result.is_err_and(denied));
 }
 
@@ -512,7 +513,7 @@ fn a_loader_that_names_an_address_outside_user_space_is_refused() {
     let (mut world, main) = World::with_program();
     let loader = world.exec(main);
     for entry in [0, 0x7fff_ffff_f000, u64::MAX] {
-        let result = crate::world::outcome(world.client(loader).loaded(entry, 0, [0; 16]));
+        let result = crate::world::outcome(world.client(loader).loaded(entry));
         assert_eq!(result, Err(No::Errno(Errno::EINVAL)));
     }
     assert_eq!(world.loaded(loader), Err(No::Yet));
@@ -683,4 +684,69 @@ fn a_clone_with_a_stack_starts_there() {
     };
     world.clone_with(top, arguments).unwrap();
     assert_eq!(world.fake.thread(world.newest()).unwrap().stack, 0x9000);
+}
+
+#[test]
+fn a_known_image_starts_without_the_loader() {
+    let (mut world, top) = World::with_image(7);
+    world.fake.log.clear();
+    assert!(world.try_spawn(top).is_ok());
+    let calls = std::mem::take(&mut world.fake.log);
+    assert_eq!(
+        calls,
+        ["image_id", "create_thread", "retain", "copy_stack", "start"]
+    );
+    let child = world.newest();
+    let (_, caller) = world.fork(top);
+    assert_eq!(world.try_exec(caller), Err(No::Yet));
+    assert!(world.fake.thread(caller).is_none(), "it is another program");
+    let started = [child, world.newest()].map(|label| world.thread(label).started);
+    assert_eq!(started, [Some((0x40_1000, STACK_POINTER, 0)); 2]);
+}
+
+#[test]
+fn everybody_who_asks_for_an_image_waits_for_the_same_load() {
+    let (mut world, top) = World::with_program();
+    world.image = 7;
+    let callers = [(); 3].map(|()| world.fork(top).1);
+    assert_eq!(world.try_spawn(callers[0]), Err(No::Yet));
+    let loader = world.newest();
+    assert_eq!(world.try_spawn(callers[1]), Err(No::Yet));
+    assert_eq!(world.try_exec(callers[2]), Err(No::Yet));
+    assert_eq!(world.server.figures().loads, 1);
+    // Who gives up does not spoil it for the others.
+    let pid = world.identity(callers[0]).pid;
+    world.kill(top, pid as i32, 9).unwrap();
+    assert_eq!(world.loaded(loader), Err(No::Yet));
+    assert!(world.late::<u32>(callers[1]).is_some_and(|pid| pid.is_ok()));
+    assert!(world.fake.thread(callers[2]).is_none());
+    assert_eq!(world.server.figures().loads, 0);
+}
+
+#[test]
+fn an_image_that_nobody_waits_for_any_more_is_given_up() {
+    let (mut world, top) = World::with_program();
+    let (pid, caller) = world.fork(top);
+    assert_eq!(world.try_spawn(caller), Err(No::Yet));
+    let loader = world.newest();
+    world.kill(top, pid as i32, 9).unwrap();
+    assert!(world.fake.thread(loader).is_none());
+    assert_eq!(world.server.figures().loads, 0);
+}
+
+#[test]
+fn only_so_many_templates_are_kept_and_those_in_use_longest() {
+    let (mut world, top) = World::with_image(1);
+    for image in 2..=40 {
+        world.image = image;
+        assert_eq!(world.try_spawn(top), Err(No::Yet), "image {image} is new");
+        let loader = world.newest();
+        assert_eq!(world.loaded(loader), Err(No::Yet));
+        assert!(world.late::<u32>(top).is_some_and(|pid| pid.is_ok()));
+        world.image = 1;
+        assert!(world.try_spawn(top).is_ok(), "the first one is in use");
+    }
+    let objects = world.fake.objects.values();
+    let templates = objects.filter(|object| matches!(object, Object::Template { .. }));
+    assert_eq!(templates.count(), 16);
 }

@@ -43,7 +43,7 @@ proptest! {
             world.fake.answers.remove(&label);
             let mut caller = Caller::new(label, badge, ALL_ACCESS);
             for _ in 0..caps.min(4) {
-                let _ = caller.received.push(world.fake.add(Object::Window));
+                let _ = caller.received.push(world.window());
             }
             world.dispatch(&mut caller, &bytes);
         }
@@ -489,7 +489,7 @@ impl Pair {
                         .try_create_process(
                             label,
                             CreateProcess {
-                                start_bytes: 100,
+                                start: crate::world::START,
                                 ..CreateProcess::default()
                             },
                         )
@@ -548,7 +548,7 @@ impl Pair {
                 self.plain.settle(parent);
             }
             Err(_) => {
-                self.world.server.cancel(&mut self.world.fake, label);
+                self.world.cancel(label);
                 let told = self.world.late_wait(label);
                 assert_eq!(told, Some(Err(No::Errno(Errno::EINTR))));
             }
@@ -601,6 +601,7 @@ impl Pair {
     fn compare(&mut self) {
         let (world, plain) = (&mut self.world, &mut self.plain);
         for (label, told) in std::mem::take(&mut plain.told) {
+            let label = world.fake.label(label);
             let (bytes, caps) = world.fake.answers.remove(&label).expect("an answer");
             let whole = |bytes: &[u8]| bytes.first() == Some(&0);
             assert_eq!(whole(&bytes), told.is_ok(), "{told:?} {bytes:?}");

@@ -2,7 +2,7 @@
 
 use libipc::protocol::process::{CreateProcess, Errno};
 
-use crate::world::{No, World, outcome};
+use crate::world::{No, START, World, outcome};
 
 const WNOHANG: u32 = 1;
 const WUNTRACED: u32 = 2;
@@ -140,9 +140,9 @@ fn lx_wait_11_a_cancelled_wait_is_eintr_once() {
     let (mut world, top) = World::with_program();
     let (pid, child) = world.fork(top);
     assert_eq!(world.wait(top, -1, 0), Err(No::Yet));
-    world.server.cancel(&mut world.fake, top);
+    world.cancel(top);
     assert_eq!(world.late_wait(top), Some(Err(No::Errno(Errno::EINTR))));
-    world.server.cancel(&mut world.fake, top);
+    world.cancel(top);
     world.exit(child, 0);
     assert_eq!(world.wait(top, -1, 0), Ok((pid, 0)));
 }
@@ -383,7 +383,7 @@ fn lx_sig_17_a_fault_ends_even_init() {
     let mut world = World::new();
     let init = world.init;
     let fault = libipc::abi::FaultMessage::from_words([1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
-    world.server.fault(&mut world.fake, init, &fault);
+    world.fault(init, &fault);
     assert_eq!(world.fake.init_status, Some(11));
 }
 
@@ -395,7 +395,7 @@ fn lx_sig_19_a_group_kill_during_a_creation_reaches_the_child() {
         world.client(creator).setpgid(0, 0).unwrap();
         world.client(creator).ignore_signal(15, true).unwrap();
         let order = CreateProcess {
-            start_bytes: 100,
+            start: START,
             ..CreateProcess::default()
         };
         assert_eq!(world.try_create_process(creator, order), Err(No::Yet));

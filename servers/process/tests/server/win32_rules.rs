@@ -6,7 +6,7 @@ use libipc::protocol::process::*;
 use libipc::wire::Received;
 
 use crate::fake::Object;
-use crate::world::{No, Outcome, World, outcome};
+use crate::world::{No, Outcome, START, World, outcome};
 
 const SUSPENDED: u32 = 4;
 
@@ -17,7 +17,7 @@ fn win32(error: Win32Error) -> No {
 fn order(flags: u32) -> CreateProcess {
     CreateProcess {
         flags,
-        start_bytes: 100,
+        start: START,
         ..CreateProcess::default()
     }
 }
@@ -364,7 +364,7 @@ fn w32_exit_17_a_fault_ends_with_the_exceptions_code() {
         let child = create(&mut world, creator, order(0));
         let words = [kind, 0, 0, 0, 0, 0, 0, 0];
         let fault = libipc::abi::FaultMessage::from_words(words).unwrap();
-        world.server.fault(&mut world.fake, child.label, &fault);
+        world.fault(child.label, &fault);
         assert_eq!(exit_code(&mut world, child.process), Ok(code));
     }
 }

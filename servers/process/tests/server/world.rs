@@ -1,6 +1,6 @@
 //! A process server with a fake machine, and clients that reach it through the real stubs.
 
-use libipc::abi::{Error, Handle, SendCap};
+use libipc::abi::{Error, FaultMessage, Handle, SendCap, layout};
 use libipc::protocol::process::*;
 use libipc::protocol::startup::process::CLIENT_BADGE;
 use libipc::wire::{Body, CallError, Caller, LongBody, Received, Served, Transport, decode_answer};
@@ -19,7 +19,20 @@ pub struct World {
     pub given: Vec<SendCap>,
     /// Whether to look at all invariants after each call; costs time with many processes.
     pub checked: bool,
+    /// The id of the image that requests name; 0: a new one each time.
+    pub image: u64,
+    images: u64,
 }
+
+/// Where an image's first thread finds its initial stack.
+pub const STACK_POINTER: u64 = layout::STACK_END - START.stack_bytes;
+
+/// What images are started with.
+pub const START: Start = Start {
+    name: *b"program\0\0\0\0\0\0\0\0\0",
+    stack: 0x7000_0000,
+    stack_bytes: 112,
+};
 
 /// Why a call has no value (yet).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +79,8 @@ impl Transport for Wire<'_> {
     ) -> Result<(), Error> {
         let mut caller = Caller::new(self.label, self.badge, self.access);
         for _ in caps {
-            let _ = caller.received.push(self.world.fake.add(Object::Window));
+            let window = self.world.window();
+            let _ = caller.received.push(window);
         }
         let bytes = self
             .world
@@ -106,7 +120,6 @@ impl World {
         let within = Surroundings {
             space: self.fake.add(Object::Space {
                 words: Default::default(),
-                loader: false,
             }),
             private: self.fake.add_table(),
             files: self.fake.add_table(),
@@ -124,7 +137,18 @@ impl World {
             init: 0,
             given: Vec::new(),
             checked: true,
+            image: 0,
+            images: 1000,
         }
+    }
+
+    pub fn window(&mut self) -> Handle {
+        self.images += 1;
+        let id = match self.image {
+            0 => self.images,
+            id => id,
+        };
+        self.fake.add(Object::Window(id))
     }
 
     /// What the shell does with one call; `None` if the answer is owed.
@@ -169,6 +193,7 @@ impl World {
     }
 
     pub fn client_with(&mut self, label: u64, badge: u64, access: u32) -> Client<Wire<'_>> {
+        let label = self.fake.label(label);
         Client::new(Wire {
             world: self,
             label,
@@ -177,8 +202,21 @@ impl World {
         })
     }
 
+    /// A thread wants its call back.
+    pub fn cancel(&mut self, label: u64) {
+        let label = self.fake.label(label);
+        self.server.cancel(&mut self.fake, label);
+    }
+
+    /// A thread faulted.
+    pub fn fault(&mut self, label: u64, fault: &FaultMessage) -> Option<(u32, u32)> {
+        let label = self.fake.label(label);
+        self.server.fault(&mut self.fake, label, fault)
+    }
+
     /// The late answer to what `label` waits for, if it has come.
     pub fn late<T: serde::de::DeserializeOwned>(&mut self, label: u64) -> Option<Outcome<T>> {
+        let label = self.fake.label(label);
         let (bytes, caps) = self.fake.answers.remove(&label)?;
         for cap in caps {
             // The kernel moves them to the caller.
@@ -189,14 +227,7 @@ impl World {
 
     /// The label of the thread that was made last.
     pub fn newest(&self) -> u64 {
-        let threads = self.fake.objects.iter().rev();
-        threads
-            .filter_map(|(_, object)| match object {
-                Object::Thread(thread) => Some(thread.label),
-                _ => None,
-            })
-            .next()
-            .expect("there is a thread")
+        self.fake.newest_since(0).expect("there is a thread")
     }
 
     pub fn identity(&mut self, label: u64) -> Identity {
@@ -268,12 +299,12 @@ impl World {
 
     pub fn try_exec(&mut self, label: u64) -> Outcome<()> {
         let cap = SendCap::copy(Handle(1));
-        outcome(self.client(label).exec(100, cap, cap))
+        outcome(self.client(label).exec(START, cap))
     }
 
     pub fn try_spawn(&mut self, label: u64) -> Outcome<u32> {
         let cap = SendCap::copy(Handle(1));
-        outcome(self.client(label).spawn(100, cap, cap))
+        outcome(self.client(label).spawn(START, cap))
     }
 
     pub fn try_create_process(&mut self, label: u64, order: CreateProcess) -> Outcome<ProcessIds> {
@@ -281,18 +312,22 @@ impl World {
         let mut received = Received::new();
         let result = self
             .client(label)
-            .create_process(order, cap, cap, cap, &mut received);
+            .create_process(order, cap, cap, &mut received);
         outcome(result)
     }
 
-    /// The loader reports success.
+    /// The loader reports success; the program that waited for it goes by the loader's label.
     pub fn loaded(&mut self, loader: u64) -> Outcome<()> {
         let mut received = Received::new();
         let order = self.client(loader).load_order(&mut received);
-        assert_eq!(outcome(order).map(|order| order.start_bytes), Ok(100));
-        assert_eq!(received.len(), 2);
-        let name = *b"program\0\0\0\0\0\0\0\0\0";
-        outcome(self.client(loader).loaded(0x40_1000, 0x7000_0000, name))
+        assert_eq!(outcome(order), Ok(()));
+        assert_eq!(received.len(), 1);
+        let before = self.fake.clock();
+        let result = outcome(self.client(loader).loaded(0x40_1000));
+        if let Some(label) = self.fake.newest_since(before) {
+            self.fake.begun.insert(loader, label);
+        }
+        result
     }
 
     pub fn load_failed(&mut self, loader: u64, errno: Errno) {
@@ -317,6 +352,14 @@ impl World {
         (world, label)
     }
 
+    /// The same, where requests name one image, which the program was begun from.
+    pub fn with_image(id: u64) -> (World, u64) {
+        let mut world = World::new();
+        world.image = id;
+        let (_, label) = world.first_program();
+        (world, label)
+    }
+
     /// The line of a process, if it is listed.
     pub fn line(&mut self, pid: u32) -> Option<ProcessLine> {
         let init = self.init;
@@ -329,11 +372,15 @@ impl World {
         self.line(pid).map(|line| line.state as char)
     }
 
+    pub fn thread(&self, label: u64) -> &FakeThread {
+        self.fake.thread(self.fake.label(label)).expect("it lives")
+    }
+
     pub fn space_of(&self, label: u64) -> Handle {
-        self.fake.thread(label).expect("it lives").within.space
+        self.thread(label).within.space
     }
 
     pub fn files_of(&self, label: u64) -> Handle {
-        self.fake.thread(label).expect("it lives").within.files
+        self.thread(label).within.files
     }
 }
