@@ -103,9 +103,14 @@ pub fn open_from(
         .ok_or(FileError::Io)
 }
 
-/// A window on the executable file at `path`, looked up from the directory that a capability stands
-/// for. It may be mapped for reading, executing, and as a private copy.
-pub fn image(directory: Handle, path: &[u8]) -> Result<Handle, FileError> {
+/// A window on the executable file at `path`. It may be mapped for reading, executing, and as a private
+/// copy.
+pub fn image(path: &[u8]) -> Result<Handle, FileError> {
+    image_from(directory(path), path)
+}
+
+/// As [`image`], with `path` looked up from the directory that a capability stands for.
+pub fn image_from(directory: Handle, path: &[u8]) -> Result<Handle, FileError> {
     let mut received = Received::new();
     files::Client::new(Connection::new(directory))
         .image(Bytes(path), &mut received)

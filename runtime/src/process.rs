@@ -6,7 +6,7 @@
 //! stub that keeps everything the parent needs above, and ends instead of returning.
 
 use core::ffi::c_void;
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, MaybeUninit};
 
 use libipc::abi::{
     Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, PAGE_BYTES, SendCap, TableSelector,
@@ -223,7 +223,7 @@ fn call_child(
 #[derive(Debug)]
 pub struct VforkChild<'p> {
     /// The initial stack for an exec lies in the parent's memory, so the parent frees it.
-    stack: &'p mut Option<StackImage>,
+    stack: &'p mut Option<Mapping>,
 }
 
 impl VforkChild<'_> {
@@ -234,13 +234,11 @@ impl VforkChild<'_> {
         arguments: impl Strings<'s>,
         environment: impl Strings<'s>,
     ) -> Errno {
-        let (image, start, stack) = match Order::new(path, arguments, environment) {
-            Ok(order) => (order.image, order.start, order.stack),
+        let order = match Order::new(path, arguments, environment) {
+            Ok(order) => order,
             Err(error) => return error,
         };
-        *self.stack = Some(stack);
-        let result = client().exec(start, image);
-        close_undelivered(&result, image);
+        let result = order.give(self.stack, |start, image| client().exec(start, image));
         *self.stack = None;
         exec_errno(result)
     }
@@ -249,7 +247,7 @@ impl VforkChild<'_> {
 /// What a vfork parent and its child both see.
 struct Vfork<F> {
     closure: ManuallyDrop<F>,
-    stack: Option<StackImage>,
+    stack: Option<Mapping>,
 }
 
 /// Runs the closure in `context` and ends the calling thread with its result.
@@ -432,82 +430,85 @@ pub fn kill(pid: i32, signal: u32) -> Result<(), Errno> {
 
 /// An image and what it is started with, ready to be given to the process server.
 #[derive(Debug)]
-pub struct Order {
-    /// A window on the image.
-    pub image: SendCap,
-    /// The name, and where the initial stack is.
-    pub start: Start,
-    /// The initial stack lies here until the server is done with it.
-    stack: StackImage,
+pub struct Order<A, E> {
+    /// A window on the image; none once the server has it. Closed with the order.
+    image: Handle,
+    name: [u8; 16],
+    contents: Contents,
+    arguments: A,
+    environment: E,
 }
 
-impl Order {
-    /// Opens the image at `path` and builds the initial stack. The process is named after the last
-    /// component of `path`; environment strings have the form `NAME=value`.
-    pub fn new<'s>(
-        path: &[u8],
-        arguments: impl Strings<'s>,
-        environment: impl Strings<'s>,
-    ) -> Result<Order, Errno> {
+/// An initial stack up to this size is built on the stack of whoever gives the order, in bytes.
+const SMALL_STACK: usize = 2048;
+
+impl<'s, A: Strings<'s>, E: Strings<'s>> Order<A, E> {
+    /// Opens the image at `path`. The process is named after the last component of `path`; environment
+    /// strings have the form `NAME=value`.
+    pub fn new(path: &[u8], arguments: A, environment: E) -> Result<Order<A, E>, Errno> {
         Order::of(directory(path), path, arguments, environment)
     }
 
     /// As [`Order::new`], with `path` looked up from the directory that a capability stands for.
-    pub fn of<'s>(
+    pub fn of(
         directory: Handle,
         path: &[u8],
-        arguments: impl Strings<'s>,
-        environment: impl Strings<'s>,
-    ) -> Result<Order, Errno> {
-        let image = file::image(directory, path).map_err(file_errno)?;
-        match StackImage::build(arguments, environment) {
-            Ok(stack) => Ok(Order {
-                image: SendCap::moved(image),
-                start: Start {
-                    name: name_of(path),
-                    stack: stack.memory.address(),
-                    stack_bytes: stack.bytes as u64,
-                },
-                stack,
-            }),
-            Err(error) => {
-                let _ = syscall::cap_close(image);
-                Err(error)
-            }
-        }
-    }
-
-    /// Ends an order that the server was given with this result: frees the stack, and closes the
-    /// window if it did not go along.
-    fn finish<T>(self, result: &Result<T, CallError<ProcessError>>) {
-        close_undelivered(result, self.image);
-        drop(self.stack);
-    }
-}
-
-/// An initial stack in memory of its creator.
-#[derive(Debug)]
-struct StackImage {
-    memory: Mapping,
-    bytes: usize,
-}
-
-impl StackImage {
-    fn build<'s>(
-        arguments: impl Strings<'s>,
-        environment: impl Strings<'s>,
-    ) -> Result<StackImage, Errno> {
+        arguments: A,
+        environment: E,
+    ) -> Result<Order<A, E>, Errno> {
         let contents =
             Contents::count(arguments.clone(), environment.clone()).map_err(stack_errno)?;
-        let bytes = contents.bytes();
-        let pages = (bytes as u64).div_ceil(PAGE_BYTES);
-        let mut memory = Mapping::anonymous(pages).map_err(kernel_errno)?;
-        // SAFETY: just mapped, and nobody else knows of it.
-        let place = unsafe { memory.as_uninit_slice() };
-        contents
+        Ok(Order {
+            image: file::image_from(directory, path).map_err(file_errno)?,
+            name: name_of(path),
+            contents,
+            arguments,
+            environment,
+        })
+    }
+
+    /// Builds the initial stack and gives it and the image to the server by `request`. A stack that is
+    /// not small is left in `mapped`; nobody needs it after the request.
+    fn give<T>(
+        mut self,
+        mapped: &mut Option<Mapping>,
+        request: impl FnOnce(Start, SendCap) -> Result<T, CallError<ProcessError>>,
+    ) -> Result<T, CallError<ProcessError>> {
+        let bytes = self.contents.bytes();
+        let mut small = [MaybeUninit::uninit(); SMALL_STACK];
+        let place = if bytes <= SMALL_STACK {
+            &mut small[..]
+        } else {
+            let pages = (bytes as u64).div_ceil(PAGE_BYTES);
+            let mapping = mapped.insert(Mapping::anonymous(pages)?);
+            // SAFETY: just mapped, and nobody else knows of it.
+            unsafe { mapping.as_uninit_slice() }
+        };
+        let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
+        let stack = self
+            .contents
             .build(place, layout::STACK_END, arguments, environment)
-            .map_err(stack_errno)?;
-        Ok(StackImage { memory, bytes })
+            .map_err(|error| CallError::Refused(ProcessError::Linux(stack_errno(error))))?;
+        let start = Start {
+            name: self.name,
+            stack: stack.as_ptr() as u64,
+            stack_bytes: stack.len() as u64,
+        };
+        let result = request(start, SendCap::moved(self.image));
+        // A request that was delivered took the image along, whatever the answer. Where the kernel
+        // cannot say (the answer got lost), closing it again does nothing.
+        if !matches!(result, Err(CallError::Kernel(_))) {
+            self.image = Handle::NONE;
+        }
+        result
+    }
+}
+
+impl<A, E> Drop for Order<A, E> {
+    fn drop(&mut self) {
+        if self.image.is_some() {
+            let _ = syscall::cap_close(self.image);
+        }
     }
 }
 
@@ -534,9 +535,7 @@ pub fn exec<'s>(path: &[u8], arguments: impl Strings<'s>, environment: impl Stri
         Ok(order) => order,
         Err(error) => return error,
     };
-    let result = client().exec(order.start, order.image);
-    order.finish(&result);
-    exec_errno(result)
+    exec_errno(order.give(&mut None, |start, image| client().exec(start, image)))
 }
 
 /// Why an exec came back.
@@ -547,26 +546,20 @@ fn exec_errno(result: Result<(), CallError<ProcessError>>) -> Errno {
     }
 }
 
-/// Closes the window of an order whose request was not delivered. With one that was, it is the
-/// server's, whatever it answered; where the kernel cannot say (the answer got lost), closing it again
-/// does nothing.
-fn close_undelivered<T>(result: &Result<T, CallError<ProcessError>>, image: SendCap) {
-    if let Err(CallError::Kernel(_)) = result {
-        let _ = syscall::cap_close(image.handle);
-    }
-}
-
 /// Starts the image of `order` as a child of the caller, with copies of the caller's files that are not
 /// close-on-exec (posix_spawn). Returns its PID once it is loaded.
-pub fn spawn(order: Order) -> Result<u32, Errno> {
+pub fn spawn<'s>(order: Order<impl Strings<'s>, impl Strings<'s>>) -> Result<u32, Errno> {
     spawn_by(client(), order)
 }
 
 /// As [`spawn`], with another capability for the process server than a program's own.
-pub fn spawn_by(mut client: process::Client<Connection>, order: Order) -> Result<u32, Errno> {
-    let result = client.spawn(order.start, order.image);
-    order.finish(&result);
-    result.map_err(errno)
+pub fn spawn_by<'s>(
+    mut client: process::Client<Connection>,
+    order: Order<impl Strings<'s>, impl Strings<'s>>,
+) -> Result<u32, Errno> {
+    order
+        .give(&mut None, |start, image| client.spawn(start, image))
+        .map_err(errno)
 }
 
 /// Where Win32 handles go: the files table, past the standard streams.
@@ -579,12 +572,11 @@ pub struct ObjectHandle(pub Handle);
 /// CreateProcess: starts the image of `order` in `directory`, or in the caller's working directory.
 /// What `options` says of start and directory is filled in. Returns the ids and the handles to
 /// the process and its first thread.
-pub fn create_process(
-    order: Order,
+pub fn create_process<'s>(
+    order: Order<impl Strings<'s>, impl Strings<'s>>,
     directory: Option<Handle>,
     mut options: CreateProcess,
 ) -> Result<(ProcessIds, ObjectHandle, ObjectHandle), ProcessError> {
-    options.start = order.start;
     options.has_directory = directory.is_some();
     // Without a directory any capability stands in its place.
     let directory = SendCap::copy(directory.unwrap_or(slots::PROCESS_SERVER));
@@ -593,8 +585,10 @@ pub fn create_process(
         receive_slots: HANDLES,
         ..Connection::new(slots::PROCESS_SERVER)
     });
-    let result = client.create_process(options, order.image, directory, &mut received);
-    order.finish(&result);
+    let result = order.give(&mut None, |start, image| {
+        options.start = start;
+        client.create_process(options, image, directory, &mut received)
+    });
     match (result, received.as_slice()) {
         (Ok(ids), [process, thread]) => Ok((ids, ObjectHandle(*process), ObjectHandle(*thread))),
         (Ok(_), _) => Err(ProcessError::Win32(Win32Error::NoSystemResources)),

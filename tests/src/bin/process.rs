@@ -327,9 +327,7 @@ fn lx_exec_05_a_failed_exec_changes_nothing() -> Outcome {
 }
 
 fn lx_exec_12_an_initial_stack_that_is_not_there_or_too_large_is_refused() -> Outcome {
-    let nothing = core::iter::empty::<&[u8]>();
-    let image =
-        || Order::new(own_path(), nothing.clone(), nothing.clone()).map(|order| order.image);
+    let image = || file::image(own_path()).map(SendCap::moved);
     let stack = [0u64; 16];
     let start = Start {
         name: *b"none\0\0\0\0\0\0\0\0\0\0\0\0",
@@ -391,10 +389,7 @@ fn an_image_that_ran_before_begins_anew() -> Outcome {
 }
 
 fn an_image_needs_a_window_that_may_be_executed() -> Outcome {
-    let nothing = core::iter::empty::<&[u8]>();
-    let image = Order::new(own_path(), nothing.clone(), nothing)?
-        .image
-        .handle;
+    let image = file::image(own_path())?;
     in_child(|| exec_self(b"variable", 0))?;
     let readable = syscall::cap_derive(image, slots::POOL, 0, Access::READ)?;
     let stack = [0u64; 16];

@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use libipc::protocol::process::{CloneArguments, CreateProcess, Errno};
+use runtime::initial_stack::Strings;
 use runtime::memory::Mapping;
 use runtime::process::{
     self, Fork, Order, clone_flags as flags, create_process, exit_status, fork, vfork, wait,
@@ -33,7 +34,7 @@ fn exec_itself() -> i32 {
     127
 }
 
-fn order() -> Result<Order, Errno> {
+fn order() -> Result<Order<impl Strings<'static>, impl Strings<'static>>, Errno> {
     let words = itself();
     Order::new(words[0], words.into_iter(), start::environment())
 }
