@@ -210,6 +210,9 @@ macro_rules! syscalls {
         /// mask set. `items` is the address of [`WaitItem`](crate::abi::WaitItem)s. Returns the
         /// index of the first that has; waiting for any takes the bits of that one only.
         94 => wait_many(items: u64, count: u64, all: u64, deadline: u64) -> u64;
+        /// Waits until a bit of `mask` is set, and returns those that are; `consume` 1 takes them (sticky
+        /// ones stay).
+        99 => notification_wait(notification: Handle, mask: u64, consume: u64, deadline: u64) -> u64;
         /// Signals `bits` at `deadline`, once; replaces the notification's earlier timer. `NEVER`
         /// takes it off.
         95 => timer_set(notification: Handle, bits: u64, deadline: u64) -> ();

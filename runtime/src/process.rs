@@ -10,7 +10,7 @@ use core::mem::{ManuallyDrop, MaybeUninit};
 
 use libipc::abi::{
     Delivery, Error, Handle, IpcCall, IpcFlags, NEVER, OpWord, PAGE_BYTES, SendCap, TableSelector,
-    WaitItem, layout,
+    layout,
 };
 use libipc::protocol::files::FileError;
 use libipc::protocol::process::{
@@ -658,13 +658,7 @@ impl ObjectHandle {
                 .saturating_add(timeout),
             None => NEVER,
         };
-        let mut item = WaitItem {
-            notification,
-            mask: 1,
-            seen: 0,
-            consume: 0,
-        };
-        let waited = syscall::wait_many(&raw mut item as u64, 1, 0, deadline);
+        let waited = syscall::notification_wait(notification, 1, 0, deadline);
         let _ = syscall::cap_close(notification);
         match waited {
             Ok(_) => Ok(WaitOutcome::Ended),

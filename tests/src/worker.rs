@@ -6,7 +6,7 @@
 
 use core::marker::PhantomData;
 
-use libipc::abi::{Copies, NEVER, WaitItem};
+use libipc::abi::{Copies, NEVER};
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::memory::Mapping;
@@ -122,16 +122,7 @@ impl Drop for Worker<'_> {
 
 /// Waits until a bit of `mask` is set in the notification and takes those that are.
 pub fn wait_for(notification: Handle, mask: u64, deadline: u64) -> Result<u64, Error> {
-    let mut item = WaitItem {
-        notification,
-        mask,
-        seen: 0,
-        consume: 1,
-    };
-    syscall::wait_many(&raw mut item as u64, 1, 0, deadline)?;
-    // The kernel wrote it behind the compiler's back.
-    // SAFETY: `item` is a live local.
-    Ok(unsafe { (&raw const item.seen).read_volatile() })
+    syscall::notification_wait(notification, mask, 1, deadline)
 }
 
 /// Calls a worker's closure, keeps its result and ends the thread.

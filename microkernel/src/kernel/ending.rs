@@ -335,6 +335,9 @@ impl<M: Machine> Kernel<M> {
         self.memory.get_mut(notification).ended = true;
         let owner = crate::sched::timers::Owner::Notification(notification);
         self.timers.remove(&mut self.memory, owner);
+        if let Some(thread) = self.memory.get(notification).lone {
+            self.abort(thread, Error::Gone);
+        }
         while let Some(waiter) = self.memory.get(notification).first_waiter() {
             let thread = self.memory.get(waiter).thread;
             self.abort(thread, Error::Gone);

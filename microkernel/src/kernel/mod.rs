@@ -237,15 +237,9 @@ impl<M: Machine> Kernel<M> {
             REPLY_RECEIVE => self.short_reply_receive(thread, operation).is_some(),
             _ => false,
         };
-        match taken {
-            true => Next::Resume,
-            false => self.other_call(thread, operation),
+        if taken {
+            return Next::Resume;
         }
-    }
-
-    /// Any call the long way.
-    #[inline(always)]
-    fn other_call(&mut self, thread: Ref<Thread>, operation: u64) -> Next {
         match IpcCall::from_number(operation as u8) {
             Some(call) => self.message_call(thread, call, OpWord(operation)),
             None => self.plain_call(thread, operation),
@@ -255,12 +249,18 @@ impl<M: Machine> Kernel<M> {
     /// A plain call. Not inlined, so that the short path saves no registers for it.
     #[inline(never)]
     fn plain_call(&mut self, thread: Ref<Thread>, operation: u64) -> Next {
-        if let Err(stop) = syscall::dispatch(self, thread, operation as u8) {
-            self.stopped(thread, stop, |context, error| {
-                context.set_results(error as u64, [0; 2]);
-            });
+        match syscall::dispatch(self, thread, operation as u8) {
+            Ok(()) | Err(Stop::Done) => {}
+            Err(stop) => self.plain_call_stopped(thread, stop),
         }
         self.leave()
+    }
+
+    #[cold]
+    fn plain_call_stopped(&mut self, thread: Ref<Thread>, stop: Stop) {
+        self.stopped(thread, stop, |context, error| {
+            context.set_results(error as u64, [0; 2]);
+        });
     }
 
     /// What to do about memory that a call needs and could not be resolved.

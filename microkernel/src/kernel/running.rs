@@ -9,7 +9,8 @@
 
 use super::Kernel;
 use crate::machine::{Machine, Next};
-use crate::memory::{Loadable, Ref};
+use crate::memory::{Loadable, Memory, Ref};
+use crate::object::thread::Unusual;
 use crate::object::{State, Thread};
 use crate::sched::timers::Owner;
 use libipc::abi::{Error, NEVER};
@@ -19,6 +20,7 @@ const TURN_NS: u64 = 5_000_000;
 
 impl<M: Machine> Kernel<M> {
     /// A thread may run, if nothing else keeps it from it.
+    #[inline]
     pub(crate) fn make_ready(&mut self, thread: Ref<Thread>) {
         let entry = self.memory.get_mut(thread);
         entry.state = State::Ready;
@@ -26,14 +28,28 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Queues a thread if it is runnable and neither queued nor running.
+    #[inline]
     pub(crate) fn let_run(&mut self, thread: Ref<Thread>) {
         let entry = self.memory.get(thread);
         if !entry.is_runnable() || entry.queued || self.current() == Some(thread) {
             return;
         }
+        self.queue(thread);
+    }
+
+    /// The same for a thread that is so.
+    #[inline(always)]
+    pub(super) fn queue(&mut self, thread: Ref<Thread>) {
         let (cpu, memory) = self.cpu_and_memory();
+        let priority = memory.get(thread).priority;
         cpu.ready.push(memory, thread);
-        cpu.ready.set_undecided(true);
+        // If the current thread cannot go on, whoever stopped it has asked already.
+        if cpu
+            .current
+            .is_none_or(|current| memory.get(current).priority < priority)
+        {
+            cpu.ready.set_undecided(true);
+        }
     }
 
     /// A thread may run, and gets the CPU next if the current thread blocked and nobody more
@@ -54,12 +70,11 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// A thread does not run until it is made ready. It may have a deadline.
+    #[inline]
     pub(crate) fn block(&mut self, thread: Ref<Thread>, state: State, deadline_ns: u64) {
         self.memory.get_mut(thread).state = state;
         if deadline_ns != NEVER {
-            self.timers
-                .insert(&mut self.memory, Owner::Thread(thread), deadline_ns);
-            self.set_timer(deadline_ns);
+            self.start_timer(thread, deadline_ns);
         }
         self.cpu_mut().ready.set_undecided(true);
     }
@@ -96,10 +111,17 @@ impl<M: Machine> Kernel<M> {
         self.cpu().fpu == Some(thread)
     }
 
+    #[inline(never)]
+    fn start_timer(&mut self, thread: Ref<Thread>, deadline_ns: u64) {
+        self.timers
+            .insert(&mut self.memory, Owner::Thread(thread), deadline_ns);
+        self.set_timer(deadline_ns);
+    }
+
     /// Takes off a thread's deadline.
     #[inline]
     pub(crate) fn stop_timer(&mut self, thread: Ref<Thread>) {
-        if self.memory.get(thread).timer.is_set() {
+        if self.memory.get(thread).unusual.contains(Unusual::TIMED) {
             self.timers.remove(&mut self.memory, Owner::Thread(thread));
         }
     }
@@ -182,8 +204,23 @@ impl<M: Machine> Kernel<M> {
         self.choose()
     }
 
+    /// Decides who runs.
     #[inline(never)]
     fn choose(&mut self) -> Next {
+        if !self.is_clean() {
+            return self.choose_and_clean();
+        }
+        self.cpu_mut().ready.set_undecided(false);
+        match self.pick() {
+            Some(thread) if self.run(thread) => Next::Resume,
+            Some(_) => self.choose_and_clean(),
+            None => self.idle(),
+        }
+    }
+
+    /// The same while there are things to be cleaned up, which has a priority of its own.
+    #[cold]
+    fn choose_and_clean(&mut self) -> Next {
         loop {
             let clean = self.is_clean();
             if !clean && !self.is_wanted_above(self.garbage.priority) {
@@ -192,23 +229,14 @@ impl<M: Machine> Kernel<M> {
                 }
                 // There is more: let interrupts in, one of which is the timer's, now.
                 self.put_back();
-                self.idle();
+                let next = self.idle();
                 self.cpu_mut().ready.set_undecided(true);
                 self.set_timer(0);
-                return Next::Idle;
+                return next;
             }
             self.cpu_mut().ready.set_undecided(!clean);
-            let thread = match self.preferred() {
-                Some(thread) => thread,
-                None => {
-                    self.put_back();
-                    let (cpu, memory) = self.cpu_and_memory();
-                    let Some(thread) = cpu.ready.pop(memory) else {
-                        self.idle();
-                        return Next::Idle;
-                    };
-                    thread
-                }
+            let Some(thread) = self.pick() else {
+                return self.idle();
             };
             if self.run(thread) {
                 return Next::Resume;
@@ -216,27 +244,30 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// Who goes on without standing in a queue: the current thread, or whom it handed the CPU,
-    /// unless somebody of a higher priority is ready.
-    #[inline]
-    fn preferred(&mut self) -> Option<Ref<Thread>> {
+    /// Takes out who is to run: the current thread, or whom it handed the CPU, goes before others of
+    /// its priority.
+    #[inline(always)]
+    fn pick(&mut self) -> Option<Ref<Thread>> {
         let (cpu, memory) = self.cpu_and_memory();
-        let runnable = |thread: Ref<Thread>| {
-            let entry = memory.get(thread);
-            entry.is_runnable() && !entry.queued && !cpu.ready.has_above(entry.priority)
+        let candidate = |memory: &Memory<M>, thread: Option<Ref<Thread>>| {
+            let entry = memory.get(thread?);
+            (entry.is_runnable() && !entry.queued).then_some((thread?, entry.priority))
         };
-        match (cpu.current, cpu.next) {
-            (Some(current), None) if runnable(current) => Some(current),
-            (Some(current), Some(next)) if !memory.get(current).is_runnable() && runnable(next) => {
-                cpu.next = None;
-                Some(next)
+        let current = candidate(memory, cpu.current.take());
+        let next = candidate(memory, cpu.next.take());
+        let (first, priority) = match (current, next) {
+            (Some(current), Some((next, _))) => {
+                cpu.ready.push_front(memory, next);
+                current
             }
-            (None, Some(next)) if runnable(next) => {
-                cpu.next = None;
-                Some(next)
-            }
-            _ => None,
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return cpu.ready.pop(memory),
+        };
+        if cpu.ready.has_above(priority) {
+            cpu.ready.push_front(memory, first);
+            return cpu.ready.pop(memory);
         }
+        Some(first)
     }
 
     /// Whether a thread of a higher priority than this could run.
@@ -316,10 +347,12 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Nobody runs: the tick rests.
-    fn idle(&mut self) {
+    #[inline(never)]
+    fn idle(&mut self) -> Next {
         self.leave_thread();
         self.cpu_mut().tick_ns = NEVER;
         self.program_timer();
+        Next::Idle
     }
 
     /// Takes a thread's bases out of the CPU: it idles, or the thread ends.

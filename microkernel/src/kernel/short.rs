@@ -1,4 +1,5 @@
-//! The short path: a call to a receiver that waits, and the answer to a caller that waits.
+//! The short path: a call to a receiver that waits, and the answer to a caller that waits; a signal
+//! to who waits for it alone, and such a wait.
 //!
 //! Nothing here does anything that the long path does not; it only knows that there is nothing
 //! else to do. The preconditions come first, in one piece; if one does not hold, nothing has
@@ -6,9 +7,9 @@
 
 use super::Kernel;
 use crate::machine::Machine;
-use crate::memory::{Loadable, Ref};
+use crate::memory::{Loadable, Object, Ref};
 use crate::object::thread::Holder;
-use crate::object::{Endpoint, Owed, State, Thread};
+use crate::object::{Endpoint, Notification, Owed, State, Thread};
 use libipc::abi::{
     Access, Delivery, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind, MessageKind, OpWord,
 };
@@ -23,7 +24,34 @@ fn short_length(operation: u64) -> Option<u64> {
 /// What a server's `reply_receive` is once the answer has been given.
 const RECEIVE: OpWord = OpWord::new(IpcCall::Receive, IpcFlags::empty(), 0, 0);
 
+/// What a handle names, as far as it matters here.
+struct Grant<T> {
+    object: Ref<T>,
+    badge: u64,
+    access: u32,
+}
+
 impl<M: Machine> Kernel<M> {
+    #[inline(always)]
+    fn short_find<T: Object>(
+        &self,
+        thread: Ref<Thread>,
+        handle: u64,
+        kind: Kind,
+        needed: Access,
+    ) -> Option<Grant<T>> {
+        let (_, slot) = self.look_up(thread, Handle(handle))?;
+        let node = self.memory.get(slot.node);
+        if node.kind() != Some(kind) || slot.access & needed.bits() != needed.bits() {
+            return None;
+        }
+        Some(Grant {
+            object: Ref::from_bits(node.object())?,
+            badge: node.badge(),
+            access: slot.access,
+        })
+    }
+
     /// The space to load for a thread that waits, if it can be given the CPU at once. The caller
     /// blocks.
     #[inline(always)]
@@ -55,13 +83,9 @@ impl<M: Machine> Kernel<M> {
         // Preconditions.
         let length = short_length(operation)?;
         let [handle, extended, ..] = *self.memory.get(thread).context.arguments();
-        let (_, slot) = self.look_up(thread, Handle(handle))?;
-        let grant = self.memory.get(slot.node);
-        if grant.kind() != Some(Kind::Sender) {
-            return None;
-        }
-        let (badge, access) = (grant.badge(), slot.access);
-        let endpoint: Ref<Endpoint> = Ref::from_bits(grant.object())?;
+        let grant = self.short_find(thread, handle, Kind::Sender, Access::empty())?;
+        let endpoint: Ref<Endpoint> = grant.object;
+        let (badge, access) = (grant.badge, grant.access);
         let receiver = self.memory.get(endpoint).receiver()?;
         let space = self.can_switch_to(self.memory.get(receiver))?;
         if extended != 0 {
@@ -115,13 +139,9 @@ impl<M: Machine> Kernel<M> {
             return None;
         }
         let label = server.label;
-        let handle = Handle(server.context.arguments()[0]);
-        let (_, slot) = self.look_up(thread, handle)?;
-        let grant = self.memory.get(slot.node);
-        if grant.kind() != Some(Kind::Receiver) || slot.access & Access::USE.bits() == 0 {
-            return None;
-        }
-        let endpoint: Ref<Endpoint> = Ref::from_bits(grant.object())?;
+        let handle = server.context.arguments()[0];
+        let grant = self.short_find(thread, handle, Kind::Receiver, Access::USE)?;
+        let endpoint: Ref<Endpoint> = grant.object;
         let there = self.memory.get(endpoint);
         if there.ended || !there.is_quiet() {
             return None;
@@ -156,6 +176,88 @@ impl<M: Machine> Kernel<M> {
         let status = Delivery::message(MessageKind::Call, length as usize, 0, 0);
         waiting.context.set_received(status.0, 0, label);
         self.switch(thread, caller, space);
+        Some(())
+    }
+
+    /// `signal`; `None`, and nothing has changed, if the long path has to do it. It may have to be
+    /// decided who runs.
+    #[inline(always)]
+    pub(crate) fn short_signal(&mut self, notification: Handle, bits: u64) -> Option<()> {
+        #[cfg(test)]
+        if self.long_only {
+            return None;
+        }
+        // Preconditions.
+        let (kind, needed) = (Kind::Notification, Access::SIGNAL);
+        let notification: Ref<Notification> = self
+            .short_find(self.caller(), notification.0, kind, needed)?
+            .object;
+        let there = self.memory.get(notification);
+        if there.ended || there.bound.is_some() || there.first_waiter().is_some() {
+            return None;
+        }
+        let lone = there.lone;
+        if let Some(waiter) = lone
+            && !self.memory.get(waiter).unusual.is_empty()
+        {
+            return None;
+        }
+
+        // The signal.
+        self.memory.get_mut(notification).set(bits);
+        if let Some(waiter) = lone {
+            let [_, mask, consume, ..] = *self.memory.get(waiter).context.arguments();
+            let there = self.memory.get_mut(notification);
+            let seen = there.look(mask, consume != 0);
+            if seen != 0 {
+                there.lone = None;
+                let waiting = self.memory.get_mut(waiter);
+                waiting.waits_for = None;
+                waiting.state = State::Ready;
+                waiting.context.set_results(0, [seen, 0]);
+                self.queue(waiter);
+            }
+        }
+        Some(())
+    }
+
+    /// `notification_wait` without a deadline for what is not there yet, when somebody else can run;
+    /// `None`, and nothing has changed, if the long path has to do it.
+    #[inline(always)]
+    pub(crate) fn short_wait(&mut self, notification: Handle, mask: u64) -> Option<()> {
+        #[cfg(test)]
+        if self.long_only {
+            return None;
+        }
+        // Preconditions.
+        let thread = self.caller();
+        if !self.memory.get(thread).unusual.is_empty() {
+            return None;
+        }
+        let (kind, needed) = (Kind::Notification, Access::WAIT);
+        let notification: Ref<Notification> = self
+            .short_find(thread, notification.0, kind, needed)?
+            .object;
+        let there = self.memory.get(notification);
+        if there.ended || there.bits() & mask != 0 || !there.is_alone() {
+            return None;
+        }
+        let cpu = self.cpu();
+        if cpu.next.is_some() || cpu.ready.is_undecided() {
+            return None;
+        }
+        let next = cpu.ready.first()?;
+        let space = self.memory.get(next).space?;
+        let space = self.memory.space_loadable(space)?;
+
+        // The wait.
+        self.memory.get_mut(notification).lone = Some(thread);
+        let waiting = self.memory.get_mut(thread);
+        waiting.waits_for = Some(notification);
+        waiting.state = State::Waiting;
+        let (cpu, memory) = self.cpu_and_memory();
+        cpu.ready.remove(memory, next);
+        self.switch(thread, next, space);
         Some(())
     }
 }

@@ -1,7 +1,8 @@
 //! Waiting for notifications and for words of memory.
 //!
 //! A thread that waits for notifications is looked at again whenever a bit that it wants is set:
-//! its call is evaluated as if it were made at that moment, from its registers and its memory.
+//! its call is evaluated as if it were made at that moment, from its registers and its memory. A
+//! wait for one notification is all in registers.
 
 use super::{Kernel, Side, Stop};
 use crate::machine::Machine;
@@ -22,65 +23,111 @@ impl<M: Machine> Kernel<M> {
             return;
         }
         entry.set(bits);
+        let (lone, others) = (entry.lone, entry.first_waiter());
         if let Some(endpoint) = entry.bound {
             self.tell_receiver(endpoint);
         }
+        if let Some(thread) = lone {
+            self.finish_lone_wait(thread, notification);
+        }
+        if others.is_some() {
+            self.finish_waits(notification);
+        }
+    }
+
+    /// Looks at all who wait for a notification in company.
+    fn finish_waits(&mut self, notification: Ref<Notification>) {
         let mut at = self.memory.get(notification).first_waiter();
         while let Some(waiter) = at {
-            let &Waiter {
-                thread,
-                bits,
-                is_alone,
-                takes,
-                ..
-            } = self.memory.get(waiter);
+            let &Waiter { thread, bits, .. } = self.memory.get(waiter);
             let set = self.memory.get(notification).bits();
             if set == 0 {
                 return;
             }
-            if set & bits == 0 {
-                at = self.memory.waiter_after(waiter);
-            } else if is_alone && self.finish_lone_wait(thread, notification, bits, takes)
-                || self.finish_wait(thread)
-            {
+            let finished = set & bits != 0
+                && match self.memory.get(thread).waits_for {
+                    Some(notification) => self.finish_lone_wait(thread, notification),
+                    None => self.finish_wait(thread),
+                };
+            at = match finished {
                 // It left with all its waiters; who stood before it does not want these bits, or
                 // not only these.
-                at = self.memory.get(notification).first_waiter();
-            } else {
-                at = self.memory.waiter_after(waiter);
-            }
+                true => self.memory.get(notification).first_waiter(),
+                false => self.memory.waiter_after(waiter),
+            };
         }
     }
 
-    /// Ends the wait of a thread for these bits of one notification; false, and nothing has
-    /// changed, if its memory cannot be written at once.
-    fn finish_lone_wait(
+    /// Ends the wait of a thread for one notification, if a bit is set that it wants.
+    fn finish_lone_wait(&mut self, thread: Ref<Thread>, notification: Ref<Notification>) -> bool {
+        let [_, mask, consume, ..] = *self.memory.get(thread).context.arguments();
+        let seen = self.memory.get_mut(notification).look(mask, consume != 0);
+        if seen == 0 {
+            return false;
+        }
+        self.leave_waits(thread);
+        self.stop_timer(thread);
+        let entry = self.memory.get_mut(thread);
+        entry.context.set_results(0, [seen, 0]);
+        self.make_ready(thread);
+        true
+    }
+
+    /// `signal` without the short path.
+    #[inline(never)]
+    pub(crate) fn long_signal(&mut self, notification: Handle, bits: u64) -> Result<(), Stop> {
+        let notification = self.object(notification, Kind::Notification, Access::SIGNAL)?;
+        self.signal_bits(notification, bits);
+        Ok(())
+    }
+
+    /// `notification_wait` without the short path.
+    #[inline(never)]
+    pub(crate) fn long_wait(
+        &mut self,
+        notification: Handle,
+        mask: u64,
+        consume: bool,
+        deadline: u64,
+    ) -> Result<u64, Stop> {
+        let thread = self.caller();
+        let notification: Ref<Notification> =
+            self.object(notification, Kind::Notification, Access::WAIT)?;
+        let entry = self.memory.get_mut(notification);
+        let seen = entry.look(mask, consume);
+        if seen != 0 {
+            return Ok(seen);
+        }
+        if entry.ended {
+            return Err(Error::Gone.into());
+        }
+        let is_alone = entry.is_alone();
+        self.may_wait(thread, deadline)?;
+        if is_alone {
+            self.memory.get_mut(notification).lone = Some(thread);
+        } else {
+            self.wait_behind_others(thread, notification, mask)?;
+        }
+        self.memory.get_mut(thread).waits_for = Some(notification);
+        self.block(thread, State::Waiting, deadline);
+        Err(Stop::Done)
+    }
+
+    #[inline(never)]
+    fn wait_behind_others(
         &mut self,
         thread: Ref<Thread>,
         notification: Ref<Notification>,
         mask: u64,
-        takes: bool,
-    ) -> bool {
-        let entry = self.memory.get(thread);
-        let item = entry.context.arguments()[0];
-        let Some(space) = entry.space else {
-            return false;
+    ) -> Result<(), Error> {
+        let waiter = match self.memory.get(thread).waiters {
+            Some(waiter) => waiter,
+            None => self.new_waiter(thread, notification)?,
         };
-        let seen = self.memory.get(notification).bits() & mask;
-        let written = self
-            .memory
-            .write_word(space, item.wrapping_add(SEEN_AT), seen);
-        if written.is_err() {
-            return false;
-        }
-        if takes {
-            self.memory.get_mut(notification).take(mask);
-        }
-        self.stop_waiting(thread);
-        let context = &mut self.memory.get_mut(thread).context;
-        context.set_results(0, [0; 2]);
-        self.let_run(thread);
-        true
+        let entry = self.memory.get_mut(waiter);
+        (entry.notification, entry.bits) = (notification, mask);
+        self.memory.waiter_enter(waiter);
+        Ok(())
     }
 
     /// Looks again at what a thread waits for; true if it waits no more.
@@ -158,10 +205,8 @@ impl<M: Machine> Kernel<M> {
         for index in 0..count {
             let (item, notification) = self.wait_item(thread, items, index)?;
             let entry = self.memory.get_mut(notification);
-            let seen = match item.consume != 0 && (all == 1 || first == Some(index)) {
-                true => entry.take(item.mask),
-                false => entry.bits() & item.mask,
-            };
+            let consume = item.consume != 0 && (all == 1 || first == Some(index));
+            let seen = entry.look(item.mask, consume);
             let address = items.wrapping_add(index * ITEM_BYTES + SEEN_AT);
             let space = self.memory.get(thread).space;
             let space = space.expect("a thread that waits has a space");
@@ -175,13 +220,10 @@ impl<M: Machine> Kernel<M> {
         &mut self,
         items: u64,
         count: u64,
-        all: u64,
+        _all: u64,
         deadline: u64,
     ) -> Result<u64, Stop> {
         let thread = self.caller();
-        if count == 1 && all <= 1 {
-            return self.wait_for_one(thread, items, deadline);
-        }
         if let Some(index) = self.evaluate_wait(thread)? {
             return Ok(index);
         }
@@ -190,33 +232,6 @@ impl<M: Machine> Kernel<M> {
             self.leave_waits(thread);
             return Err(stop);
         }
-        self.block(thread, State::Waiting, deadline);
-        Err(Stop::Done)
-    }
-
-    /// The usual wait, for one notification, with less ado.
-    fn wait_for_one(
-        &mut self,
-        thread: Ref<Thread>,
-        items: u64,
-        deadline: u64,
-    ) -> Result<u64, Stop> {
-        let (item, notification) = self.wait_item(thread, items, 0)?;
-        if self.memory.get(notification).bits() & item.mask != 0 {
-            let index = self.evaluate_wait(thread)?;
-            return Ok(index.unwrap_or(0));
-        }
-        self.may_wait(thread, deadline)?;
-        let waiter = match self.memory.get(thread).waiters {
-            Some(waiter) => waiter,
-            None => self.new_waiter(thread, notification)?,
-        };
-        let entry = self.memory.get_mut(waiter);
-        entry.notification = notification;
-        entry.bits = item.mask;
-        entry.is_alone = true;
-        entry.takes = item.consume != 0;
-        self.memory.waiter_enter(waiter);
         self.block(thread, State::Waiting, deadline);
         Err(Stop::Done)
     }
@@ -250,14 +265,26 @@ impl<M: Machine> Kernel<M> {
             let entry = self.memory.get_mut(waiter);
             entry.notification = notification;
             entry.bits = item.mask;
-            entry.is_alone = false;
             self.memory.waiter_enter(waiter);
         }
         Ok(())
     }
 
-    /// Takes a thread out of all rings; it keeps a few waiters for its next wait.
+    /// A thread waits for no notification any more; it keeps a few waiters for its next wait.
+    #[inline(always)]
     pub(crate) fn leave_waits(&mut self, thread: Ref<Thread>) {
+        if let Some(notification) = self.memory.get_mut(thread).waits_for.take() {
+            let lone = &mut self.memory.get_mut(notification).lone;
+            if *lone == Some(thread) {
+                *lone = None;
+                return;
+            }
+        }
+        self.leave_rings(thread);
+    }
+
+    #[inline(never)]
+    fn leave_rings(&mut self, thread: Ref<Thread>) {
         let mut at = self.memory.get(thread).waiters;
         let mut kept = 0;
         let mut last = None;

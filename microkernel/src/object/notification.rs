@@ -3,9 +3,10 @@
 //! Interrupts, timers, process ends and server events all arrive as bits. Taking a bit clears it
 //! unless it is sticky (a sticky bit says that something *is* so, a taking one that it happened).
 //!
-//! A [`Waiter`] links a thread and a notification: the thread waits for the notification, or the
-//! notification is to be told of the thread's end. A thread may wait for many notifications, so
-//! the links are objects of their own, charged to the waiting thread's pool.
+//! A thread that waits for one notification, for which nobody else waits, is named by it, and names
+//! it. Otherwise a [`Waiter`] links a thread and a notification: the thread waits for the
+//! notification, or the notification is to be told of the thread's end. A thread may wait for many
+//! notifications, so the links are objects of their own, charged to the waiting thread's pool.
 
 use super::{Endpoint, Thread};
 use crate::machine::Machine;
@@ -16,7 +17,9 @@ use crate::sched::timers::TimerNode;
 pub struct Notification {
     bits: u64,
     sticky: u64,
-    /// Threads that wait for it.
+    /// The thread that has waited longest, if it waits for nothing else.
+    pub(crate) lone: Option<Ref<Thread>>,
+    /// Others that wait for it.
     waiters: Option<Ref<Waiter>>,
     /// The endpoint at which its bits are delivered. The endpoint holds the notification.
     pub(crate) bound: Option<Ref<Endpoint>>,
@@ -38,6 +41,7 @@ impl Notification {
         Notification {
             bits: 0,
             sticky,
+            lone: None,
             waiters: None,
             bound: None,
             timer: TimerNode::default(),
@@ -72,6 +76,15 @@ impl Notification {
         seen
     }
 
+    /// What is set of `mask`; `consume` takes it.
+    #[inline]
+    pub fn look(&mut self, mask: u64, consume: bool) -> u64 {
+        match consume {
+            true => self.take(mask),
+            false => self.bits & mask,
+        }
+    }
+
     /// Clears bits, sticky ones too; returns what was set of them.
     pub fn clear(&mut self, bits: u64) -> u64 {
         let was = self.bits & bits;
@@ -79,10 +92,16 @@ impl Notification {
         was
     }
 
-    /// The first of those who wait.
+    /// The first of the links to those who wait.
     #[inline]
     pub fn first_waiter(&self) -> Option<Ref<Waiter>> {
         self.waiters
+    }
+
+    /// Whether nobody waits.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.lone.is_none() && self.waiters.is_none()
     }
 }
 
@@ -103,10 +122,6 @@ pub struct Waiter {
     pub(crate) previous_of_thread: Option<Ref<Waiter>>,
     /// The notification is to be told of the thread's end.
     pub(crate) is_watch: bool,
-    /// The thread waits for nothing else.
-    pub(crate) is_alone: bool,
-    /// The bits are taken, not only looked at. Counts only if it is alone.
-    pub(crate) takes: bool,
     /// Neighbours in the notification's ring, if it is in it.
     ring: Option<[Ref<Waiter>; 2]>,
 }
@@ -125,8 +140,6 @@ impl Waiter {
             next_of_thread: None,
             previous_of_thread: None,
             is_watch: false,
-            is_alone: false,
-            takes: false,
             ring: None,
         }
     }

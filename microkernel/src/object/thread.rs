@@ -9,7 +9,7 @@
 //! reply), which names it back; in no other state does anybody hold it.
 
 use super::context::Context;
-use super::{Endpoint, Reply, Waiter};
+use super::{Endpoint, Notification, Reply, Waiter};
 use crate::cap::{Cap, CapTable, Node};
 use crate::memory::{Frame, FutexKey, Object, ObjectKind, Ref, Space};
 use crate::sched::timers::TimerNode;
@@ -140,7 +140,9 @@ pub struct Thread {
     pub owed: Owed,
     /// What happened, while a fault is its message.
     fault: Option<FaultMessage>,
-    /// The notifications that it waits for, and spare links.
+    /// The notification that it waits for, if its call is the one for one.
+    pub(crate) waits_for: Option<Ref<Notification>>,
+    /// Links to notifications that it waits for, and spare ones.
     pub waiters: Option<Ref<Waiter>>,
     /// Notifications to be told of its end.
     pub watches: Option<Ref<Waiter>>,
@@ -203,6 +205,7 @@ impl Thread {
             holder: Holder::Nobody,
             owed: Owed::Nothing,
             fault: None,
+            waits_for: None,
             waiters: None,
             watches: None,
             futex: None,

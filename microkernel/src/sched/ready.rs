@@ -75,8 +75,14 @@ impl Ready {
         self.occupied as u32
     }
 
-    /// Puts a thread behind the others of its priority.
+    /// The first thread of the highest priority.
     #[inline]
+    pub fn first(&self) -> Option<Ref<Thread>> {
+        self.queues[self.highest()? as usize].first()
+    }
+
+    /// Puts a thread behind the others of its priority.
+    #[inline(always)]
     pub fn push<M: Machine>(&mut self, memory: &mut Memory<M>, thread: Ref<Thread>) {
         let priority = mark(memory, thread);
         self.queues[priority].push(memory, thread);
@@ -94,16 +100,13 @@ impl Ready {
     /// Takes out the first thread of the highest priority.
     #[inline]
     pub fn pop<M: Machine>(&mut self, memory: &mut Memory<M>) -> Option<Ref<Thread>> {
-        let priority = self.highest()?;
-        let thread = self.queues[priority as usize]
-            .first()
-            .expect("the bit says that there is one");
+        let thread = self.first()?;
         self.remove(memory, thread);
         Some(thread)
     }
 
     /// Takes out a thread that is ready, before its priority changes.
-    #[inline]
+    #[inline(always)]
     pub fn remove<M: Machine>(&mut self, memory: &mut Memory<M>, thread: Ref<Thread>) {
         let entry = memory.get_mut(thread);
         entry.queued = false;

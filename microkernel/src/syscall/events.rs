@@ -55,9 +55,24 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn signal(&mut self, notification: Handle, bits: u64) -> Result<(), Stop> {
-        let notification = self.object(notification, Kind::Notification, Access::SIGNAL)?;
-        self.signal_bits(notification, bits);
-        Ok(())
+        match self.short_signal(notification, bits) {
+            Some(()) => Ok(()),
+            None => self.long_signal(notification, bits),
+        }
+    }
+
+    pub(super) fn notification_wait(
+        &mut self,
+        notification: Handle,
+        mask: u64,
+        consume: u64,
+        deadline: u64,
+    ) -> Result<u64, Stop> {
+        let consume = truth(consume)?;
+        if deadline == NEVER && self.short_wait(notification, mask).is_some() {
+            return Err(Stop::Done);
+        }
+        self.long_wait(notification, mask, consume, deadline)
     }
 
     pub(super) fn notification_clear(

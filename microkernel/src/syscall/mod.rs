@@ -44,7 +44,7 @@ macro_rules! delegate {
             }
 
             $(
-                #[inline]
+                #[inline(always)]
                 fn $name(&mut self, $($arg: $ty),*) -> Result<$ret, Stop> {
                     Kernel::<M>::$name(self, $($arg),*)
                 }

@@ -1,10 +1,12 @@
-//! The short path of messages does what the long one does.
+//! The short path of messages and signals does what the long one does.
 
 use crate::memory::Ref;
 use crate::object::{State, Thread};
 use crate::testkit::Rig;
-use libipc::abi::{Handle, IpcCall, IpcFlags, OpWord, Registers, initial};
+use libipc::abi::{Handle, IpcCall, IpcFlags, NEVER, OpWord, Registers, initial};
 use proptest::prelude::*;
+
+const NOTIFICATION_WAIT: u64 = 99;
 
 /// What there is to compare of a thread.
 #[derive(Debug, PartialEq)]
@@ -21,6 +23,8 @@ struct Scene {
     receivers: [Handle; 2],
     senders: [Handle; 2],
     notification: Handle,
+    /// One that is not bound to an endpoint.
+    unbound: Handle,
 }
 
 impl Scene {
@@ -31,6 +35,7 @@ impl Scene {
         let root = rig.root;
         let notification = rig.notification_create(root, initial::POOL, 0).unwrap();
         rig.endpoint_bind(root, two, notification).unwrap();
+        let unbound = rig.notification_create(root, initial::POOL, 0b100).unwrap();
         let threads = (0..4)
             .map(|label| rig.thread_in(initial::POOL, label))
             .collect();
@@ -41,6 +46,7 @@ impl Scene {
             receivers: [one, two],
             senders: [to_one, to_two],
             notification,
+            unbound,
         }
     }
 
@@ -69,7 +75,20 @@ impl Scene {
                     .thread_set_priority(root, handle, priority)
                     .unwrap();
             }
-            _ => return self.rig.signal(root, self.notification, word | 1).unwrap(),
+            17 => return self.rig.signal(root, self.notification, word | 1).unwrap(),
+            18 => return self.rig.signal(root, self.unbound, word & 0b111).unwrap(),
+            19 => {
+                let all = self.rig.notification_clear(root, self.unbound, word);
+                return all.map(drop).unwrap();
+            }
+            _ => {
+                if self.rig.kernel.memory.get(thread).is_runnable() {
+                    let (mask, consume) = (word & 0b111, which as u64);
+                    let arguments = [self.unbound.0, mask, consume, NEVER, 0, 0, 0, 0, 0, 0];
+                    self.rig.enter(thread, NOTIFICATION_WAIT, arguments);
+                }
+                return;
+            }
         };
         if !self.rig.kernel.memory.get(thread).is_runnable() {
             return;
@@ -85,6 +104,15 @@ impl Scene {
             false => 0,
         });
         self.rig.message_with(thread, operation, target, None, body);
+    }
+
+    fn bits(&mut self) -> u64 {
+        let root = self.rig.root;
+        let bits = self.rig.notification_clear(root, self.unbound, u64::MAX);
+        let bits = bits.unwrap();
+        // Nobody waits for what was there, so it wakes nobody now.
+        self.rig.signal(root, self.unbound, bits).unwrap();
+        bits
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -129,7 +157,7 @@ proptest! {
     #[test]
     fn the_short_path_and_the_long_path_agree(
         steps in prop::collection::vec(
-            (0u8..18, 0usize..4, 0usize..2, 0usize..66, any::<u64>()), 1..80
+            (0u8..24, 0usize..4, 0usize..2, 0usize..66, any::<u64>()), 1..80
         )
     ) {
         let (mut short, mut long) = (Scene::new(false), Scene::new(true));
@@ -137,6 +165,7 @@ proptest! {
             short.step(step);
             long.step(step);
             prop_assert_eq!(short.seen(), long.seen());
+            prop_assert_eq!(short.bits(), long.bits());
         }
     }
 }

@@ -8,6 +8,13 @@ use libipc::abi::{Access, Error, Handle, IpcCall, MessageKind, NEVER, Protection
 
 const WAIT_MANY: u64 = 94;
 const FUTEX_WAIT: u64 = 96;
+const NOTIFICATION_WAIT: u64 = 99;
+
+/// Lets a thread wait for one notification.
+fn wait_for(rig: &mut Rig, thread: Ref<Thread>, handle: Handle, mask: u64, deadline: u64) {
+    let arguments = [handle.0, mask, 1, deadline, 0, 0, 0, 0, 0, 0];
+    rig.enter(thread, NOTIFICATION_WAIT, arguments);
+}
 
 /// Lets a thread wait for these: handle, mask, consume.
 fn wait(rig: &mut Rig, thread: Ref<Thread>, items: &[(Handle, u64, u64)], all: u64, deadline: u64) {
@@ -50,6 +57,97 @@ fn a_signal_wakes_who_waits_for_its_bits_and_they_are_taken_once() {
     rig.signal(root, notification, 0b01).unwrap();
     assert_eq!(rig.result(one), Ok([0, 0]));
     assert_eq!(rig.notification_clear(root, notification, u64::MAX), Ok(0));
+}
+
+#[test]
+fn who_waits_for_one_notification_gets_its_bits_as_the_result() {
+    let mut rig = Rig::new(256);
+    let root = rig.root;
+    let notification = rig.notification_create(root, initial::POOL, 0b100).unwrap();
+    let waiter = rig.thread(1);
+    wait_for(&mut rig, waiter, notification, 0b101, NEVER);
+    rig.signal(root, notification, 0b010).unwrap();
+    assert_eq!(rig.state(waiter), State::Waiting);
+    rig.signal(root, notification, 0b101).unwrap();
+    assert_eq!(rig.result(waiter), Ok([0b101, 0]));
+    wait_for(&mut rig, waiter, notification, u64::MAX, NEVER);
+    assert_eq!(rig.result(waiter), Ok([0b110, 0]), "what was there");
+    assert_eq!(
+        rig.notification_clear(root, notification, u64::MAX),
+        Ok(0b100),
+        "the sticky one stayed"
+    );
+    rig.enter(
+        waiter,
+        NOTIFICATION_WAIT,
+        [notification.0, 1, 2, NEVER, 0, 0, 0, 0, 0, 0],
+    );
+    assert_eq!(rig.result(waiter), Err(Error::InvalidArgument));
+}
+
+#[test]
+fn those_who_wait_for_one_notification_are_served_in_turn() {
+    let mut rig = Rig::new(256);
+    let root = rig.root;
+    let notification = rig.notification_create(root, initial::POOL, 0).unwrap();
+    let threads = [1, 2, 3, 4].map(|label| rig.thread(label));
+    wait_for(&mut rig, threads[0], notification, 1, NEVER);
+    wait_for(&mut rig, threads[1], notification, 1, NEVER);
+    wait(&mut rig, threads[2], &[(notification, 1, 1)], 0, NEVER);
+    for round in 0..2 {
+        rig.signal(root, notification, 1).unwrap();
+        assert_eq!(rig.result(threads[round]), Ok([1, 0]));
+        assert_eq!(rig.state(threads[round + 1]), State::Waiting);
+        // Whoever comes later stands behind the others.
+        wait_for(&mut rig, threads[3 * (1 - round)], notification, 1, NEVER);
+    }
+    rig.signal(root, notification, 1).unwrap();
+    assert_eq!(seen(&mut rig, threads[2], 0), 1);
+    for thread in [threads[3], threads[0]] {
+        assert_eq!(rig.state(thread), State::Waiting);
+        rig.signal(root, notification, 1).unwrap();
+        assert_eq!(rig.result(thread), Ok([1, 0]));
+    }
+    assert_eq!(rig.notification_clear(root, notification, 1), Ok(0));
+}
+
+#[test]
+fn a_wait_for_one_notification_ends_as_others_do() {
+    let mut rig = Rig::new(256);
+    let root = rig.root;
+    let notification = rig.notification_create(root, initial::POOL, 0).unwrap();
+    let (handle, waiter) = rig.thread_in(initial::POOL, 1);
+    let (other_handle, other) = rig.thread_in(initial::POOL, 2);
+    wait_for(&mut rig, waiter, notification, 1, 50);
+    rig.sleep_until(50);
+    assert_eq!(rig.result(waiter), Err(Error::TimedOut));
+    wait_for(&mut rig, waiter, notification, 1, NEVER);
+    rig.thread_interrupt(root, handle).unwrap();
+    assert_eq!(rig.result(waiter), Err(Error::Interrupted));
+    // Who ends or is interrupted is not signalled any more, and the next one is.
+    for _ in 0..2 {
+        wait_for(&mut rig, waiter, notification, 1, NEVER);
+        wait_for(&mut rig, other, notification, 1, NEVER);
+        rig.thread_interrupt(root, handle).unwrap();
+        rig.signal(root, notification, 1).unwrap();
+        assert_eq!(rig.result(other), Ok([1, 0]));
+    }
+    // A suspended one is, and goes on when it is resumed.
+    wait_for(&mut rig, waiter, notification, 1, NEVER);
+    rig.thread_suspend(root, handle).unwrap();
+    rig.signal(root, notification, 1).unwrap();
+    assert_eq!(rig.notification_clear(root, notification, 1), Ok(0));
+    assert!(!rig.kernel.memory.get(waiter).is_runnable());
+    rig.thread_resume(root, handle).unwrap();
+    assert_eq!(rig.result(waiter), Ok([1, 0]));
+    wait_for(&mut rig, waiter, notification, 1, NEVER);
+    wait_for(&mut rig, other, notification, 1, NEVER);
+    rig.thread_end(root, handle, 0).unwrap();
+    rig.signal(root, notification, 2).unwrap();
+    assert_eq!(rig.state(other), State::Waiting);
+    rig.cap_close(root, notification).unwrap();
+    assert_eq!(rig.result(other), Err(Error::Gone));
+    rig.thread_end(root, other_handle, 0).unwrap();
 }
 
 #[test]

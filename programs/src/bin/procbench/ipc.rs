@@ -1,7 +1,7 @@
 //! Calls, replies, signals: what the kernel itself costs.
 
 use libipc::abi::{
-    Error, Extended, Handle, IpcCall, IpcFlags, MESSAGE_CAPS, NEVER, OpWord, SendCap, WaitItem,
+    Error, Extended, Handle, IpcCall, IpcFlags, MESSAGE_CAPS, NEVER, OpWord, SendCap,
 };
 use runtime::memory::own_pool;
 use runtime::process::{self, Fork};
@@ -140,13 +140,7 @@ fn serve(sum: &mut Sum, meeting: &Meeting, bytes: usize, caps: usize) -> Result<
 }
 
 fn wait_for(notification: Handle) -> Result<(), Error> {
-    let mut item = WaitItem {
-        notification,
-        mask: 1,
-        seen: 0,
-        consume: 1,
-    };
-    syscall::wait_many(&raw mut item as u64, 1, 0, NEVER).map(drop)
+    syscall::notification_wait(notification, 1, 1, NEVER).map(drop)
 }
 
 /// Operation: a notification is signalled, and its waiter runs, until it waits again. (Two threads signal
