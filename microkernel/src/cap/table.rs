@@ -231,9 +231,8 @@ impl<M: Machine> Memory<M> {
         flags: SlotFlags,
     ) -> Result<SlotName, Error> {
         let index = self.table_find_free(table, from)?;
-        let (name, replaced) = self.table_replace(table, index, node, access, flags)?;
-        debug_assert!(replaced.is_none(), "a free slot");
-        Ok(name)
+        let generation = self.fill_slot(table, index, node, access, flags)?;
+        Ok(SlotName { index, generation })
     }
 
     /// Puts a capability into exactly this slot. Returns the slot's name and the node that was
@@ -242,7 +241,6 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     ///
     /// As [`Memory::table_put`]; `InvalidArgument` if no slot has this number.
-    #[inline]
     pub fn table_replace(
         &mut self,
         table: Ref<CapTable>,
@@ -251,11 +249,25 @@ impl<M: Machine> Memory<M> {
         access: u32,
         flags: SlotFlags,
     ) -> Result<(SlotName, Option<Ref<Node>>), Error> {
+        let replaced = self.table_get(table, index).map(|slot| slot.node);
+        let generation = self.fill_slot(table, index, node, access, flags)?;
+        Ok((SlotName { index, generation }, replaced))
+    }
+
+    /// Puts a capability into a slot, whatever was there. Returns which use of the slot this is.
+    #[inline(always)]
+    fn fill_slot(
+        &mut self,
+        table: Ref<CapTable>,
+        index: u32,
+        node: Ref<Node>,
+        access: u32,
+        flags: SlotFlags,
+    ) -> Result<u32, Error> {
         let frame = self.own_slot_page(table, index)?;
         self.node_hold(node)?;
         let at = place_of(index);
         let page = self.page_mut::<Page>(frame);
-        let replaced = Slot::from_words([page[at], page[at + 1]]).map(|slot| slot.node);
         let generation = Slot::next_generation(page[at + 1]);
         let slot = Slot {
             node,
@@ -265,20 +277,18 @@ impl<M: Machine> Memory<M> {
         };
         [page[at], page[at + 1]] = slot.to_words();
         self.note_word(frame, at);
-        if replaced.is_none() {
-            self.note_used(table, frame, index);
-        }
-        Ok((SlotName { index, generation }, replaced))
+        self.note_used(table, frame, index);
+        Ok(generation)
     }
 
-    /// Prepares a used slot to be closed or changed without failing: its page is the table's own.
+    /// Prepares a slot in which something was found to be freed without failing: its page is the
+    /// table's own.
     ///
     /// # Errors
     ///
-    /// `NoMemory` if a shared page must be copied and the table's pool cannot pay, `BadHandle` if
-    /// the slot is free.
+    /// `NoMemory` if a shared page must be copied and the table's pool cannot pay.
+    #[inline]
     pub fn table_own_slot(&mut self, table: Ref<CapTable>, index: u32) -> Result<(), Error> {
-        self.table_get(table, index).ok_or(Error::BadHandle)?;
         self.own_slot_page(table, index).map(drop)
     }
 
@@ -300,6 +310,14 @@ impl<M: Machine> Memory<M> {
         [page[at], page[at + 1]] = Slot::freed(slot.generation);
         self.note_free(table, frame, index);
         Ok(())
+    }
+
+    /// Frees a slot, if it is used, whose page is the table's own. Returns its node, a hold on which
+    /// is the caller's now.
+    pub fn table_take_out(&mut self, table: Ref<CapTable>, index: u32) -> Option<Ref<Node>> {
+        let slot = self.table_get(table, index)?;
+        self.table_free(table, index, &slot).ok()?;
+        Some(slot.node)
     }
 
     /// Frees a slot. If its node lost its last slot it goes to `reap`.

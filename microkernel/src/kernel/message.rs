@@ -8,23 +8,23 @@
 //! A call that is made again (because memory had to be asked of a pager) begins anew, so
 //! `reply_receive` turns into `receive` once its answer has been given.
 
-use super::transfer::{Meta, Trouble};
-use super::{Kernel, Side, Stop};
+use super::transfer::{MemoryPart, Meta, Trouble};
+use super::{Kernel, Stop};
 use crate::cap::Node;
 use crate::machine::{Machine, Next};
-use crate::memory::{Intent, Ref, SPAN_BYTES};
+use crate::memory::Ref;
 use crate::object::endpoint::End;
 use crate::object::thread::{Holder, Unusual};
 use crate::object::{Endpoint, Owed, Reply, State, Thread};
 use libipc::abi::{
-    Access, Delivery, Error, Extended, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind,
-    MESSAGE_BYTES, MESSAGE_CAPS, MessageKind, NEVER, OpWord,
+    Access, Delivery, Error, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind, MESSAGE_BYTES,
+    MESSAGE_CAPS, MessageKind, NEVER, OpWord,
 };
 
 /// A decoded op word and memory part.
 struct Head {
     operation: OpWord,
-    extended: Option<Extended>,
+    memory: Option<MemoryPart>,
     deadline_ns: u64,
 }
 
@@ -61,19 +61,19 @@ impl<M: Machine> Kernel<M> {
             return Err(Error::InvalidArgument.into());
         }
         let has_deadline = operation.flags().contains(IpcFlags::DEADLINE);
-        let extended = self.extended(thread)?;
-        if extended.is_none()
+        let memory = self.memory_part(thread)?;
+        if memory.is_none()
             && (has_deadline || operation.caps() > 0 || operation.length() > INLINE_BYTES)
         {
             return Err(Error::BadAddress.into());
         }
-        let deadline_ns = match extended {
-            Some(extended) if has_deadline => extended.deadline,
+        let deadline_ns = match memory {
+            Some(memory) if has_deadline => memory.deadline,
             _ => NEVER,
         };
         Ok(Head {
             operation,
-            extended,
+            memory,
             deadline_ns,
         })
     }
@@ -103,8 +103,8 @@ impl<M: Machine> Kernel<M> {
         let handle = Handle(self.memory.get(thread).context.arguments()[0]);
         let found = self.find_in(thread, handle)?;
         let endpoint: Ref<Endpoint> = found.object(Kind::Sender, Access::empty())?;
-        if kind == MessageKind::Call {
-            self.prepare_buffer(thread, &head)?;
+        if let (MessageKind::Call, Some(memory)) = (kind, &head.memory) {
+            self.prepare_buffer(thread, memory)?;
         }
         let message = &mut self.memory.get_mut(thread).message;
         message.badge = found.badge;
@@ -116,18 +116,6 @@ impl<M: Machine> Kernel<M> {
             let context = &mut self.memory.get_mut(thread).context;
             context.set_status(0);
         }
-        Ok(())
-    }
-
-    /// Sees to it that an answer finds its buffer: a pager is asked now, not when the server
-    /// answers.
-    fn prepare_buffer(&mut self, thread: Ref<Thread>, head: &Head) -> Result<(), Stop> {
-        let Some(extended) = &head.extended else {
-            return Ok(());
-        };
-        let length = extended.receive_bytes.min(SPAN_BYTES as u64) as usize;
-        self.user_span(thread, extended.receive, length, Intent::Write)
-            .map_err(|at| self.stop_to_fault(at, Side::Write))?;
         Ok(())
     }
 

@@ -233,14 +233,17 @@ impl<M: Machine> Kernel<M> {
                 self.memory.get_mut(thread).context.set_results(0, [0; 2]);
                 true
             }
-            CALL => self.short_call(thread, operation).is_some(),
-            REPLY_RECEIVE => self.short_reply_receive(thread, operation).is_some(),
+            CALL => self.short_call::<false>(thread, operation).is_some(),
+            REPLY_RECEIVE => self
+                .short_reply_receive::<false>(thread, operation)
+                .is_some(),
             _ => false,
         };
         if taken {
             return Next::Resume;
         }
         match IpcCall::from_number(operation as u8) {
+            Some(_) if self.short_with_memory(thread, OpWord(operation)) => Next::Resume,
             Some(call) => self.message_call(thread, call, OpWord(operation)),
             None => self.plain_call(thread, operation),
         }

@@ -3,9 +3,11 @@
 //!
 //! Nothing here does anything that the long path does not; it only knows that there is nothing
 //! else to do. The preconditions come first, in one piece; if one does not hold, nothing has
-//! changed and the long path decides.
+//! changed and the long path decides. A memory part is the last of them: it passes, or it does not
+//! and nothing has changed. What fits the registers does without (`MEMORY` is false).
 
-use super::Kernel;
+use super::transfer::Passing;
+use super::{CALL, Kernel, REPLY_RECEIVE};
 use crate::machine::Machine;
 use crate::memory::{Loadable, Object, Ref};
 use crate::object::thread::Holder;
@@ -14,11 +16,11 @@ use libipc::abi::{
     Access, Delivery, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind, MessageKind, OpWord,
 };
 
-/// The length of a message that fits the registers and brings no capabilities, which stand above it.
+/// Whether a message fits the registers and brings no capabilities, whose number stands above the
+/// length.
 #[inline(always)]
-fn short_length(operation: u64) -> Option<u64> {
-    let length = operation >> 16;
-    (length <= INLINE_BYTES as u64).then_some(length)
+fn fits_registers(operation: u64) -> bool {
+    operation >> 16 <= INLINE_BYTES as u64
 }
 
 /// What a server's `reply_receive` is once the answer has been given.
@@ -73,24 +75,60 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
+    /// The same two calls with a memory part: true if that was all there was to do. Not inlined, so
+    /// that those without save no registers for it.
+    #[inline(never)]
+    pub(super) fn short_with_memory(&mut self, thread: Ref<Thread>, operation: OpWord) -> bool {
+        let passed = match operation.0 & 0xffff {
+            CALL => self.short_call::<true>(thread, operation.0),
+            REPLY_RECEIVE => self.short_reply_receive::<true>(thread, operation.0),
+            _ => None,
+        };
+        passed.is_some()
+    }
+
+    /// How many bytes and capabilities a message brings to `to`, once its memory part is there: the
+    /// last precondition.
+    #[inline(always)]
+    fn bring<const MEMORY: bool>(
+        &mut self,
+        from: Ref<Thread>,
+        to: Ref<Thread>,
+        operation: u64,
+        has_memory: bool,
+        passing: Passing,
+    ) -> Option<(usize, usize)> {
+        match (MEMORY, has_memory) {
+            (false, false) => Some(((operation >> 16) as usize, 0)),
+            (true, true) => self.transfer_at_once(from, to, OpWord(operation), passing),
+            _ => None,
+        }
+    }
+
     /// `call` without flags; `None`, and nothing has changed, if the long path has to do it.
     #[inline(always)]
-    pub(super) fn short_call(&mut self, thread: Ref<Thread>, operation: u64) -> Option<()> {
+    pub(super) fn short_call<const MEMORY: bool>(
+        &mut self,
+        thread: Ref<Thread>,
+        operation: u64,
+    ) -> Option<()> {
         #[cfg(test)]
         if self.long_only {
             return None;
         }
         // Preconditions.
-        let length = short_length(operation)?;
+        if !MEMORY && !fits_registers(operation) {
+            return None;
+        }
         let [handle, extended, ..] = *self.memory.get(thread).context.arguments();
         let grant = self.short_find(thread, handle, Kind::Sender, Access::empty())?;
         let endpoint: Ref<Endpoint> = grant.object;
         let (badge, access) = (grant.badge, grant.access);
         let receiver = self.memory.get(endpoint).receiver()?;
         let space = self.can_switch_to(self.memory.get(receiver))?;
-        if extended != 0 {
-            return None;
-        }
+        let has_memory = extended != 0 || !fits_registers(operation);
+        let (length, caps) =
+            self.bring::<MEMORY>(thread, receiver, operation, has_memory, Passing::Call)?;
 
         // The message.
         self.memory.endpoint_leave_receiver(endpoint, receiver);
@@ -112,7 +150,7 @@ impl<M: Machine> Kernel<M> {
         server.state = State::Ready;
         server.owed = Owed::Caller(thread);
         server.message.endpoint = None;
-        let status = Delivery::message(MessageKind::Call, length as usize, 0, access);
+        let status = Delivery::message(MessageKind::Call, length, caps, access);
         server.context.set_received(status.0, badge, label);
         self.switch(thread, receiver, space);
         Some(())
@@ -120,7 +158,7 @@ impl<M: Machine> Kernel<M> {
 
     /// `reply_receive` without flags; `None`, and nothing has changed, if the long path has to do it.
     #[inline(always)]
-    pub(super) fn short_reply_receive(
+    pub(super) fn short_reply_receive<const MEMORY: bool>(
         &mut self,
         thread: Ref<Thread>,
         operation: u64,
@@ -130,7 +168,9 @@ impl<M: Machine> Kernel<M> {
             return None;
         }
         // Preconditions.
-        let length = short_length(operation)?;
+        if MEMORY == fits_registers(operation) {
+            return None;
+        }
         let server = self.memory.get(thread);
         let Owed::Caller(caller) = server.owed else {
             return None;
@@ -157,6 +197,8 @@ impl<M: Machine> Kernel<M> {
             return None;
         }
         let space = self.can_switch_to(waiting)?;
+        let (length, caps) =
+            self.bring::<MEMORY>(thread, caller, operation, MEMORY, Passing::Answer)?;
 
         // The answer.
         self.memory.get_mut(endpoint).holds -= 1;
@@ -173,7 +215,7 @@ impl<M: Machine> Kernel<M> {
         waiting.state = State::Ready;
         waiting.holder = Holder::Nobody;
         waiting.message.endpoint = None;
-        let status = Delivery::message(MessageKind::Call, length as usize, 0, 0);
+        let status = Delivery::message(MessageKind::Call, length, caps, 0);
         waiting.context.set_received(status.0, 0, label);
         self.switch(thread, caller, space);
         Some(())

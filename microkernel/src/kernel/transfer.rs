@@ -3,11 +3,10 @@
 //! Everything that can fail comes first, and each failure belongs to one side: the other is as it
 //! was and may try with somebody else. Both sides' memory is resolved before a byte moves.
 
-use super::lookup::Found;
 use super::{Kernel, Side, Stop};
-use crate::cap::SlotName;
+use crate::cap::{CapTable, Node, SlotName};
 use crate::machine::Machine;
-use crate::memory::{FaultAt, Intent, Ref, Span};
+use crate::memory::{FaultAt, Intent, Ref, SPAN_BYTES, Span};
 use crate::object::Thread;
 use libipc::abi::{
     Delivery, Error, Extended, Handle, INLINE_BYTES, MESSAGE_BYTES, MESSAGE_CAPS, MessageKind,
@@ -21,6 +20,15 @@ pub enum Trouble {
     Sender(Stop),
     /// The receiver's.
     Receiver(Stop),
+}
+
+/// What passes on the short path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// A call, whose sender will receive the answer.
+    Call,
+    /// An answer.
+    Answer,
 }
 
 /// What a receiver learns beside the body.
@@ -48,14 +56,37 @@ const RECEIVED_AT: u64 = core::mem::offset_of!(Extended, received) as u64;
 /// Size of [`Extended::received`].
 const RECEIVED_BYTES: usize = size_of::<Handle>() * MESSAGE_CAPS;
 
-/// A capability on its way.
+/// Offset of [`Extended::send_caps`].
+const SEND_CAPS_AT: u64 = core::mem::offset_of!(Extended, send_caps) as u64;
+
+/// The memory part of a message call but for the capabilities in it, see [`Extended`].
 #[derive(Clone, Copy)]
+pub(super) struct MemoryPart {
+    /// When the call stops waiting, if it has a deadline.
+    pub(super) deadline: u64,
+    /// Where the rest of an outgoing body is.
+    pub(super) send: u64,
+    /// The buffer for the rest of an incoming one.
+    pub(super) receive: u64,
+    /// Its size.
+    pub(super) receive_bytes: u64,
+    /// Where incoming capabilities go.
+    pub(super) receive_slots: Handle,
+}
+
+/// A capability on its way.
 struct Carried {
-    found: Found,
+    /// Which of the message's it is.
+    place: usize,
+    node: Ref<Node>,
     access: u32,
     flags: SlotFlags,
-    moves: bool,
+    /// The slot that it leaves.
+    leaves: Option<(Ref<CapTable>, u32)>,
 }
+
+/// What a message carries.
+type Cargo = heapless::Vec<Carried, MESSAGE_CAPS>;
 
 impl<M: Machine> Kernel<M> {
     /// Delivers the message in `from`'s registers, or its fault, to `to`, and sets the results
@@ -76,7 +107,9 @@ impl<M: Machine> Kernel<M> {
             }
         };
         if length > INLINE_BYTES || caps > 0 {
-            self.transfer_memory(from, to, length, caps)?;
+            let outgoing = self.memory_part(from).map_err(Trouble::Sender)?;
+            let outgoing = outgoing.ok_or(Trouble::Sender(Error::BadAddress.into()))?;
+            self.transfer_memory(from, to, &outgoing, length, caps)?;
         }
         let status = Delivery::message(meta.kind, length, caps, meta.access);
         let context = &mut self.memory.get_mut(to).context;
@@ -86,10 +119,12 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// The part of a message that does not fit the registers.
+    #[inline(always)]
     fn transfer_memory(
         &mut self,
         from: Ref<Thread>,
         to: Ref<Thread>,
+        outgoing: &MemoryPart,
         length: usize,
         caps: usize,
     ) -> Result<(), Trouble> {
@@ -100,22 +135,21 @@ impl<M: Machine> Kernel<M> {
             return Err(Trouble::Sender(Error::InvalidArgument.into()));
         }
         let tail = length.saturating_sub(INLINE_BYTES);
-        let outgoing = self.extended(from).map_err(Trouble::Sender)?;
-        let outgoing = outgoing.ok_or(Trouble::Sender(Error::BadAddress.into()))?;
-        let carried = self
-            .carried(from, &outgoing, caps)
-            .map_err(Trouble::Sender)?;
-        let incoming = self.extended(to).map_err(Trouble::Receiver)?;
+        let mut cargo = Cargo::new();
+        if caps > 0 {
+            self.load(from, caps, &mut cargo).map_err(Trouble::Sender)?;
+        }
+        let incoming = self.memory_part(to).map_err(Trouble::Receiver)?;
         let incoming = incoming.ok_or(Trouble::Sender(Error::TooLong.into()))?;
         if tail as u64 > incoming.receive_bytes {
             return Err(Trouble::Sender(Error::TooLong.into()));
         }
 
         let handles_at = self.memory.get(to).context.arguments()[1].wrapping_add(RECEIVED_AT);
-        if caps > 0 {
-            self.user_span(to, handles_at, RECEIVED_BYTES, Intent::Write)
-                .map_err(|at| self.cannot_receive(at))?;
-        }
+        let handles_bytes = if caps > 0 { RECEIVED_BYTES } else { 0 };
+        let handles_to = self
+            .user_span(to, handles_at, handles_bytes, Intent::Write)
+            .map_err(|at| self.cannot_receive(at))?;
         let target = self
             .user_span(to, incoming.receive, tail, Intent::Write)
             .map_err(|at| self.cannot_receive(at))?;
@@ -123,40 +157,67 @@ impl<M: Machine> Kernel<M> {
             .user_span(from, outgoing.send, tail, Intent::Read)
             .map_err(|at| Trouble::Sender(self.stop_to_fault(at, Side::Read)))?;
 
-        let handles = self.put_carried(to, incoming.receive_slots, &carried[..caps])?;
-        self.memory.copy_span(&source, &target);
         if caps > 0 {
-            self.write_handles(to, handles_at, &handles);
-            for carried in carried.iter().take(caps).flatten().filter(|cap| cap.moves) {
-                let Found { table, index, .. } = carried.found;
-                self.note_garbage();
-                // Two moves of one slot close it once. Its page is the table's own by now.
-                let _ = self
-                    .memory
-                    .table_close(table, index, &mut self.garbage.nodes);
-            }
+            let mut handles = [Handle::NONE.0.to_le_bytes(); MESSAGE_CAPS];
+            self.unload(to, incoming.receive_slots, &cargo, &mut handles)?;
+            self.memory.write_span(&handles_to, handles.as_flattened());
         }
+        self.memory.copy_span(&source, &target);
         Ok(())
     }
 
+    /// What a message of the short path has beside registers. Returns its length and how many
+    /// capabilities it brings; `None` if the long path has to do it, and nothing has changed then.
+    #[inline(never)]
+    pub(super) fn transfer_at_once(
+        &mut self,
+        from: Ref<Thread>,
+        to: Ref<Thread>,
+        operation: OpWord,
+        kind: Passing,
+    ) -> Option<(usize, usize)> {
+        let outgoing = self.memory_part(from).ok()??;
+        if kind == Passing::Call {
+            self.prepare_buffer(from, &outgoing).ok()?;
+        }
+        let (length, caps) = (operation.length(), operation.caps());
+        if length > INLINE_BYTES || caps > 0 {
+            self.transfer_memory(from, to, &outgoing, length, caps)
+                .ok()?;
+        }
+        Some((length, caps))
+    }
+
+    /// Sees to it that an answer finds its buffer: a pager is asked now, not when the server
+    /// answers.
+    #[inline(always)]
+    pub(super) fn prepare_buffer(
+        &mut self,
+        thread: Ref<Thread>,
+        memory: &MemoryPart,
+    ) -> Result<(), Stop> {
+        let length = memory.receive_bytes.min(SPAN_BYTES as u64) as usize;
+        self.user_span(thread, memory.receive, length, Intent::Write)
+            .map_err(|at| self.stop_to_fault(at, Side::Write))?;
+        Ok(())
+    }
+
+    #[cold]
     fn cannot_receive(&mut self, at: FaultAt) -> Trouble {
         Trouble::Receiver(self.stop_to_fault(at, Side::Write))
     }
 
     /// Looks up what the sender wants to send along.
-    fn carried(
-        &mut self,
-        from: Ref<Thread>,
-        outgoing: &Extended,
-        caps: usize,
-    ) -> Result<[Option<Carried>; MESSAGE_CAPS], Stop> {
-        let mut carried = [None; MESSAGE_CAPS];
-        for (place, cap) in carried.iter_mut().zip(&outgoing.send_caps).take(caps) {
-            let &SendCap {
-                handle,
-                access,
-                options,
-            } = cap;
+    fn load(&mut self, from: Ref<Thread>, caps: usize, cargo: &mut Cargo) -> Result<(), Stop> {
+        let thread = self.memory.get(from);
+        let address = thread.context.arguments()[1].wrapping_add(SEND_CAPS_AT);
+        let space = thread.space.expect("a thread that lives has a space");
+        let words: [u64; 2 * MESSAGE_CAPS] = self
+            .memory
+            .read_words(space, address)
+            .map_err(|at| self.stop_to_fault(at, Side::Read))?;
+        for (place, &[handle, terms]) in words.as_chunks().0.iter().enumerate().take(caps) {
+            let (handle, access, options) = (Handle(handle), terms as u32, (terms >> 32) as u32);
             if !handle.is_some() {
                 continue;
             }
@@ -165,35 +226,39 @@ impl<M: Machine> Kernel<M> {
             if options & !(SendCap::MOVE | 0xff) != 0 || flags.contains(SlotFlags::PROTECT) {
                 return Err(Error::InvalidArgument.into());
             }
-            let found = self.find_in(from, handle)?;
-            let moves = options & SendCap::MOVE != 0;
-            if moves {
-                if found.flags.contains(SlotFlags::PROTECT) {
+            let (table, slot) = self.look_up(from, handle).ok_or(Error::BadHandle)?;
+            if !self.memory.get(slot.node).is_alive() {
+                return Err(Error::BadHandle.into());
+            }
+            let leaves = (options & SendCap::MOVE != 0).then_some((table, handle.index()));
+            if leaves.is_some() {
+                if slot.flags.contains(SlotFlags::PROTECT) {
                     return Err(Error::AccessDenied.into());
                 }
-                self.memory.table_own_slot(found.table, found.index)?;
+                self.memory.table_own_slot(table, handle.index())?;
             }
-            *place = Some(Carried {
-                found,
-                access: found.access & access,
+            let carried = Carried {
+                place,
+                node: slot.node,
+                access: slot.access & access,
                 flags,
-                moves,
-            });
+                leaves,
+            };
+            let loaded = cargo.push(carried);
+            debug_assert!(loaded.is_ok(), "no more than a message has room for");
         }
-        Ok(carried)
+        Ok(())
     }
 
-    /// Puts capabilities into the receiver's table: all, or none.
-    fn put_carried(
+    /// Puts capabilities into the receiver's table, all or none, and takes those that move out of
+    /// the sender's. The receiver's handles are as it will find them in its memory.
+    fn unload(
         &mut self,
         to: Ref<Thread>,
         slots: Handle,
-        carried: &[Option<Carried>],
-    ) -> Result<[Handle; MESSAGE_CAPS], Trouble> {
-        let mut handles = [Handle::NONE; MESSAGE_CAPS];
-        if carried.is_empty() {
-            return Ok(handles);
-        }
+        cargo: &Cargo,
+        handles: &mut [[u8; 8]; MESSAGE_CAPS],
+    ) -> Result<(), Trouble> {
         let failed = |error: Error| Trouble::Receiver(error.into());
         let (selector, from) = match slots.is_some() {
             true => (
@@ -207,45 +272,44 @@ impl<M: Machine> Kernel<M> {
         if self.memory.get(table).has_ended() {
             return Err(failed(Error::Gone));
         }
-        let mut put = [None::<SlotName>; MESSAGE_CAPS];
-        for (place, carried) in carried.iter().enumerate() {
-            let Some(cap) = carried else { continue };
-            let slot = self
-                .memory
-                .table_put(table, from, cap.found.node, cap.access, cap.flags);
-            match slot {
+        let mut put = heapless::Vec::<SlotName, MESSAGE_CAPS>::new();
+        for carried in cargo {
+            let &Carried {
+                node,
+                access,
+                flags,
+                ..
+            } = carried;
+            match self.memory.table_put(table, from, node, access, flags) {
                 Ok(name) => {
-                    put[place] = Some(name);
-                    handles[place] = name.handle(selector);
+                    handles[carried.place] = name.handle(selector).0.to_le_bytes();
+                    let _ = put.push(name);
                 }
                 Err(error) => {
-                    self.note_garbage();
-                    for name in put.iter().flatten() {
-                        // The sender's slots keep the nodes; the page is the table's own.
-                        let _ = self
-                            .memory
-                            .table_close(table, name.index, &mut self.garbage.nodes);
+                    for name in put {
+                        self.take_out(table, name.index);
                     }
                     return Err(failed(error));
                 }
             }
         }
-        Ok(handles)
+        for (table, index) in cargo.iter().filter_map(|carried| carried.leaves) {
+            self.take_out(table, index);
+        }
+        Ok(())
     }
 
-    /// Tells the receiver where its capabilities are.
-    fn write_handles(&mut self, to: Ref<Thread>, address: u64, handles: &[Handle; MESSAGE_CAPS]) {
-        let mut bytes = [0; RECEIVED_BYTES];
-        for (place, handle) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(handles) {
-            *place = handle.0.to_le_bytes();
-        }
-        // It was resolved a moment ago, and nothing has changed since that could take it away.
-        if let Ok(span) = self.user_span(to, address, RECEIVED_BYTES, Intent::Write) {
-            self.memory.write_span(&span, &bytes);
+    /// Frees a slot whose page is its table's own, and whose node another slot names: it is not the
+    /// last. Two moves of one slot free it once.
+    fn take_out(&mut self, table: Ref<CapTable>, index: u32) {
+        if let Some(node) = self.memory.table_take_out(table, index) {
+            let last = self.memory.node_drop(node);
+            debug_assert!(!last, "the other side's slot names it");
         }
     }
 
     /// Resolves at most a page's length of a thread's memory.
+    #[inline(always)]
     pub(super) fn user_span(
         &mut self,
         thread: Ref<Thread>,
@@ -262,36 +326,24 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// The memory part of a thread's message call, if it has one.
-    pub(super) fn extended(&mut self, thread: Ref<Thread>) -> Result<Option<Extended>, Stop> {
-        let address = self.memory.get(thread).context.arguments()[1];
+    #[inline(always)]
+    pub(super) fn memory_part(&mut self, thread: Ref<Thread>) -> Result<Option<MemoryPart>, Stop> {
+        let entry = self.memory.get(thread);
+        let address = entry.context.arguments()[1];
         if address == 0 {
             return Ok(None);
         }
-        let mut bytes = [0; size_of::<Extended>()];
-        let span = self
-            .user_span(thread, address, bytes.len(), Intent::Read)
+        let space = entry.space.expect("a thread that lives has a space");
+        let [deadline, send, receive, receive_bytes, receive_slots] = self
+            .memory
+            .read_words(space, address)
             .map_err(|at| self.stop_to_fault(at, Side::Read))?;
-        self.memory.read_span(&span, &mut bytes);
-        let word = |at: usize| {
-            let bytes = bytes[at..].first_chunk().expect("within the structure");
-            u64::from_le_bytes(*bytes)
-        };
-        let send_cap = |index: usize| {
-            let at = 40 + index * size_of::<SendCap>();
-            SendCap {
-                handle: Handle(word(at)),
-                access: word(at + 8) as u32,
-                options: (word(at + 8) >> 32) as u32,
-            }
-        };
-        Ok(Some(Extended {
-            deadline: word(0),
-            send: word(8),
-            receive: word(16),
-            receive_bytes: word(24),
-            receive_slots: Handle(word(32)),
-            send_caps: core::array::from_fn(send_cap),
-            received: [Handle::NONE; MESSAGE_CAPS],
+        Ok(Some(MemoryPart {
+            deadline,
+            send,
+            receive,
+            receive_bytes,
+            receive_slots: Handle(receive_slots),
         }))
     }
 }
@@ -301,6 +353,9 @@ const FAULT_BYTES: usize = size_of::<libipc::abi::FaultMessage>();
 
 const _: () = {
     use core::mem::offset_of;
-    assert!(offset_of!(Extended, send) == 8 && offset_of!(Extended, receive) == 16);
-    assert!(offset_of!(Extended, receive_slots) == 32 && offset_of!(Extended, send_caps) == 40);
+    assert!(offset_of!(Extended, deadline) == 0 && offset_of!(Extended, send) == 8);
+    assert!(offset_of!(Extended, receive) == 16 && offset_of!(Extended, receive_bytes) == 24);
+    assert!(offset_of!(Extended, receive_slots) == 32);
+    assert!(offset_of!(SendCap, handle) == 0 && offset_of!(SendCap, access) == 8);
+    assert!(offset_of!(SendCap, options) == 12 && size_of::<SendCap>() == 16);
 };

@@ -79,8 +79,31 @@ pub enum FutexKey {
 impl<M: Machine> Memory<M> {
     /// Resolves an address to memory that the kernel can reach: device memory
     /// that a program has mapped is not in the direct map.
-    #[inline]
-    fn reach(&mut self, space: Ref<Space>, address: u64, intent: Intent) -> Result<Frame, Fault> {
+    #[inline(always)]
+    fn reach(&mut self, space: Ref<Space>, address: u64, intent: Intent) -> Result<Frame, FaultAt> {
+        // Most pages are ready, and a frame alone is returned in a register.
+        match self.reach_ready(space, address, intent) {
+            Some(frame) => Ok(frame),
+            None => self
+                .make_reachable(space, address, intent)
+                .map_err(|fault| FaultAt { address, fault }),
+        }
+    }
+
+    #[inline(never)]
+    fn reach_ready(&self, space: Ref<Space>, address: u64, intent: Intent) -> Option<Frame> {
+        let entry = self.ready(space, address, intent)?;
+        // Pinned pages do not count, and all that count are RAM.
+        entry.counts().then_some(entry.frame())
+    }
+
+    #[inline(never)]
+    fn make_reachable(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        intent: Intent,
+    ) -> Result<Frame, Fault> {
         let frame = self.resolve(space, address, intent)?;
         match self.records.get(frame.number() as usize) {
             Some(record) if record.kind() != FrameKind::Unknown => Ok(frame),
@@ -97,6 +120,7 @@ impl<M: Machine> Memory<M> {
     /// # Panics
     ///
     /// If `length` is more than [`SPAN_BYTES`].
+    #[inline(always)]
     pub fn span(
         &mut self,
         space: Ref<Space>,
@@ -108,16 +132,12 @@ impl<M: Machine> Memory<M> {
         if length == 0 {
             return Ok(Span::EMPTY);
         }
-        let at = |address| move |fault| FaultAt { address, fault };
-        let first = self.reach(space, address, intent).map_err(at(address))?;
         let offset = (address % PAGE_SIZE) as usize;
-        let mut frames = [first; 2];
-        if offset + length > SPAN_BYTES {
-            let second = address - offset as u64 + PAGE_SIZE;
-            frames[1] = self.reach(space, second, intent).map_err(at(second))?;
-            // Settling the second page of a window can have parted the first.
-            frames[0] = self.reach(space, address, intent).map_err(at(address))?;
-        }
+        let frames = if offset + length <= SPAN_BYTES {
+            [self.reach(space, address, intent)?; 2]
+        } else {
+            self.two_pages(space, address, intent)?
+        };
         Ok(Span {
             frames,
             offset,
@@ -125,14 +145,34 @@ impl<M: Machine> Memory<M> {
         })
     }
 
+    /// The frames of the page at `address` and of the next one.
+    #[inline(never)]
+    fn two_pages(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        intent: Intent,
+    ) -> Result<[Frame; 2], FaultAt> {
+        let first = self.reach(space, address, intent)?;
+        let next = (address & !(PAGE_SIZE - 1)) + PAGE_SIZE;
+        if let Some(second) = self.reach_ready(space, next, intent) {
+            return Ok([first, second]);
+        }
+        let second = self.reach(space, next, intent)?;
+        // Settling the second page of a window can have parted the first.
+        let first = self.reach(space, address, intent)?;
+        Ok([first, second])
+    }
+
     /// Copies `from` to `to`, as far as both go. They may overlap.
+    #[inline]
     pub fn copy_span(&mut self, from: &Span, to: &Span) {
-        let length = from.length.min(to.length);
         let mut at = 0;
-        while at < length {
+        // Once, for most.
+        while at < from.length && at < to.length {
             let (source, source_left) = from.physical(at);
             let (target, target_left) = to.physical(at);
-            let count = source_left.min(target_left).min(length - at);
+            let count = source_left.min(target_left);
             let source = self.machine.direct(source);
             let target = self.machine.direct(target);
             // SAFETY: both are within one frame each that `resolve` found, which
@@ -217,7 +257,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     ///
     /// The first page that could not be resolved.
-    #[inline]
+    #[inline(always)]
     pub fn read_words<const N: usize>(
         &mut self,
         space: Ref<Space>,
@@ -225,17 +265,9 @@ impl<M: Machine> Memory<M> {
     ) -> Result<[u64; N], FaultAt> {
         let bytes = (N * size_of::<u64>()) as u64;
         if !address.is_multiple_of(8) || address % PAGE_SIZE + bytes > PAGE_SIZE {
-            let mut words = [0; N];
-            for (at, word) in words.iter_mut().enumerate() {
-                let mut bytes = [0; size_of::<u64>()];
-                self.read(space, address.wrapping_add(at as u64 * 8), &mut bytes)?;
-                *word = u64::from_le_bytes(bytes);
-            }
-            return Ok(words);
+            return self.read_scattered_words(space, address);
         }
-        let frame = self
-            .reach(space, address, Intent::Read)
-            .map_err(|fault| FaultAt { address, fault })?;
+        let frame = self.reach(space, address, Intent::Read)?;
         let from = self.machine.direct(frame.address() + address % PAGE_SIZE);
         let from = from.cast::<u64>();
         // SAFETY: aligned words within one frame that `resolve` found, which is RAM; programs may
@@ -243,6 +275,21 @@ impl<M: Machine> Memory<M> {
         Ok(core::array::from_fn(|at| unsafe {
             from.add(at).read_volatile()
         }))
+    }
+
+    #[cold]
+    fn read_scattered_words<const N: usize>(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+    ) -> Result<[u64; N], FaultAt> {
+        let mut words = [0; N];
+        for (at, word) in words.iter_mut().enumerate() {
+            let mut bytes = [0; size_of::<u64>()];
+            self.read(space, address.wrapping_add(at as u64 * 8), &mut bytes)?;
+            *word = u64::from_le_bytes(bytes);
+        }
+        Ok(words)
     }
 
     /// Writes a 64-bit word of a space's memory.
@@ -260,9 +307,7 @@ impl<M: Machine> Memory<M> {
         if !address.is_multiple_of(8) {
             return self.write(space, address, &word.to_le_bytes(), Intent::Write);
         }
-        let frame = self
-            .reach(space, address, Intent::Write)
-            .map_err(|fault| FaultAt { address, fault })?;
+        let frame = self.reach(space, address, Intent::Write)?;
         let to = self.machine.direct(frame.address() + address % PAGE_SIZE);
         // SAFETY: as in `read_words`.
         unsafe { to.cast::<u64>().write_volatile(word) };
@@ -285,7 +330,7 @@ impl<M: Machine> Memory<M> {
         if !address.is_multiple_of(8) {
             return Err(Fault::Denied);
         }
-        let frame = self.reach(space, address, Intent::Write)?;
+        let frame = self.make_reachable(space, address, Intent::Write)?;
         let word = self.machine.direct(frame.address() + address % PAGE_SIZE);
         // SAFETY: eight aligned bytes of a frame that `resolve` found. Programs
         // may change them at the same time: hence the atomic.
@@ -327,7 +372,7 @@ impl<M: Machine> Memory<M> {
         if !address.is_multiple_of(4) {
             return Err(Fault::Denied);
         }
-        let frame = self.reach(space, address, intent)?;
+        let frame = self.make_reachable(space, address, intent)?;
         let word = self.machine.direct(frame.address() + address % PAGE_SIZE);
         // SAFETY: as in `compare_exchange`, with four bytes.
         Ok(unsafe { &*word.cast::<AtomicU32>() })
@@ -344,7 +389,7 @@ impl<M: Machine> Memory<M> {
         if !address.is_multiple_of(4) {
             return Err(Fault::Denied);
         }
-        let frame = self.reach(space, address, Intent::Read)?;
+        let frame = self.make_reachable(space, address, Intent::Read)?;
         let here = self.get(space);
         let root = here.root().ok_or(Fault::Denied)?;
         let entry = self.walk(root, address).entry;

@@ -82,22 +82,27 @@ impl<M: Machine> Memory<M> {
         address: u64,
         intent: Intent,
     ) -> Result<Frame, Fault> {
-        match self.get(space).root() {
-            Some(root) if address < USER_END => {
-                // Most pages are ready: this only looks.
-                let (place, owned) = self.walk_owned(root, address);
-                let ready = match intent {
-                    Intent::Read => place.entry.is_present(),
-                    Intent::Write => owned && place.entry.is_present() && place.entry.is_writable(),
-                    Intent::Execute | Intent::ForcedPrivateWrite => false,
-                };
-                if ready {
-                    return Ok(place.entry.frame());
-                }
-            }
-            _ => return Err(Fault::Denied),
+        match self.ready(space, address, intent) {
+            Some(entry) => Ok(entry.frame()),
+            None => self.make_ready(space, address, intent),
         }
-        self.make_ready(space, address, intent)
+    }
+
+    /// The entry of `address`, if nothing has to be done for what is intended: this only looks.
+    #[inline]
+    pub(super) fn ready(&self, space: Ref<Space>, address: u64, intent: Intent) -> Option<Entry> {
+        let root = self.get(space).root()?;
+        if address >= USER_END {
+            return None;
+        }
+        let (place, owned) = self.walk_owned(root, address);
+        let ready = place.entry.is_present()
+            && match intent {
+                Intent::Read => true,
+                Intent::Write => owned && place.entry.is_writable(),
+                Intent::Execute | Intent::ForcedPrivateWrite => false,
+            };
+        ready.then_some(place.entry)
     }
 
     /// A thread of the space faulted at `address`, and may try again after this.

@@ -2,8 +2,10 @@
 
 use crate::memory::Ref;
 use crate::object::{State, Thread};
-use crate::testkit::Rig;
-use libipc::abi::{Handle, IpcCall, IpcFlags, NEVER, OpWord, Registers, initial};
+use crate::testkit::{EXTENDED, RECEIVE, Rig, SEND, pattern};
+use libipc::abi::{
+    Extended, Handle, IpcCall, IpcFlags, NEVER, OpWord, Registers, SendCap, initial,
+};
 use proptest::prelude::*;
 
 const NOTIFICATION_WAIT: u64 = 99;
@@ -50,7 +52,7 @@ impl Scene {
         }
     }
 
-    fn step(&mut self, &(what, who, which, length, word): &Step) {
+    fn step(&mut self, &(what, who, which, length, part, word): &Step) {
         let (handle, thread) = self.threads[who];
         let root = self.rig.root;
         let call = match what {
@@ -98,12 +100,53 @@ impl Scene {
             IpcCall::Reply => Handle::NONE,
             _ => self.receivers[which],
         };
-        let operation = OpWord::new(call, IpcFlags::empty(), length, 0);
+        let extended = self.memory_part(thread, part, word);
+        let caps = extended.map_or(0, |extended| {
+            let sent = extended.send_caps.iter().filter(|cap| cap.handle.is_some());
+            sent.count()
+        });
+        let operation = OpWord::new(call, IpcFlags::empty(), length, caps);
         let body = core::array::from_fn(|at| match at * 8 < length {
             true => word.wrapping_mul(at as u64 + 1),
             false => 0,
         });
-        self.rig.message_with(thread, operation, target, None, body);
+        self.rig
+            .message_with(thread, operation, target, extended, body);
+    }
+
+    /// The memory part of a message, if it has one: with nothing but the buffers, with a copy of a
+    /// capability, or with the capability that came last, which moves, and a copy of the same.
+    fn memory_part(&mut self, thread: Ref<Thread>, part: u8, word: u64) -> Option<Extended> {
+        if part == 0 {
+            return None;
+        }
+        let received = EXTENDED + core::mem::offset_of!(Extended, received) as u64;
+        let last = Handle(self.rig.peek_word(thread, received));
+        self.rig.poke(thread, SEND, &pattern(200, word as u8));
+        let mut extended = Extended {
+            send: SEND,
+            receive: RECEIVE,
+            // Too small for some.
+            receive_bytes: 100,
+            ..Extended::EMPTY
+        };
+        let caps: &[SendCap] = match part {
+            1 => &[],
+            2 => &[SendCap::copy(self.notification)],
+            _ => &[SendCap::moved(last), SendCap::copy(last)],
+        };
+        extended.send_caps[..caps.len()].copy_from_slice(caps);
+        extended.received[0] = last;
+        Some(extended)
+    }
+
+    /// What messages left in memory.
+    fn memory(&mut self) -> [Vec<u8>; 2] {
+        let root = self.rig.root;
+        [
+            self.rig.peek(root, EXTENDED, size_of::<Extended>()),
+            self.rig.peek(root, RECEIVE, 200),
+        ]
     }
 
     fn bits(&mut self) -> u64 {
@@ -151,13 +194,13 @@ impl Scene {
     }
 }
 
-type Step = (u8, usize, usize, usize, u64);
+type Step = (u8, usize, usize, usize, u8, u64);
 
 proptest! {
     #[test]
     fn the_short_path_and_the_long_path_agree(
         steps in prop::collection::vec(
-            (0u8..24, 0usize..4, 0usize..2, 0usize..66, any::<u64>()), 1..80
+            (0u8..24, 0usize..4, 0usize..2, 0usize..200, 0u8..4, any::<u64>()), 1..80
         )
     ) {
         let (mut short, mut long) = (Scene::new(false), Scene::new(true));
@@ -166,6 +209,7 @@ proptest! {
             long.step(step);
             prop_assert_eq!(short.seen(), long.seen());
             prop_assert_eq!(short.bits(), long.bits());
+            prop_assert_eq!(short.memory(), long.memory());
         }
     }
 }
