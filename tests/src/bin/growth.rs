@@ -1,16 +1,25 @@
-//! What fork costs must not grow with the memory that the process has touched.
+//! What fork costs: time that does not grow with the memory that the process has touched, and little
+//! memory.
 //!
 //! Time is the processor's counter; under an emulator that counts instructions it is instructions.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use runtime::memory::Mapping;
-use runtime::println;
-use runtime::process::{self, Fork, exit_status, fork, wait};
+use core::ptr::null_mut;
+use core::sync::atomic::AtomicU32;
+
+use libipc::Handle;
+use libipc::abi::{Access, IpcCall, IpcFlags, NEVER, OpWord, SlotFlags, TableSelector};
+use runtime::memory::{Mapping, own_pool};
+use runtime::process::{self, Fork, exit_status, fork, kill, wait};
+use runtime::{println, syscall};
 use tests::{Failure, Outcome, check, check_eq};
 
 tests::suite! {
+    an_idle_forked_process_uses_at_most_24_kib_of_kernel_and_table_memory,
     fork_exit_wait_costs_at_most_a_fifth_more_with_256_mib_than_with_1_mib,
 }
+
+const SIGKILL: u32 = 9;
 
 /// Pages of 4 KiB.
 const ONE_MIB: u64 = 256;
@@ -61,6 +70,73 @@ fn touched(pages: u64) -> Result<Mapping, Failure> {
         page[0] = 1;
     }
     Ok(memory)
+}
+
+/// A word that nobody changes.
+static NEVER_SET: AtomicU32 = AtomicU32::new(0);
+
+/// A message without a body.
+fn message(call: IpcCall, endpoint: Handle) -> Outcome {
+    let operation = OpWord::new(call, IpcFlags::empty(), 0, 0);
+    // SAFETY: there is no memory part.
+    let incoming = unsafe { syscall::message(operation, endpoint, null_mut(), [0; 8]) };
+    check_eq!(incoming.delivery.error(), None);
+    Ok(())
+}
+
+/// Makes a child that tells `sender`, which it finds among its open files, that it runs, and then
+/// waits until it is killed. Its stack is all that it writes.
+fn idle_child(sender: Handle) -> Result<i32, Failure> {
+    match fork()? {
+        Fork::Child => {
+            if message(IpcCall::Send, sender).is_err() {
+                process::exit(1);
+            }
+            loop {
+                let _ = syscall::futex_wait(NEVER_SET.as_ptr() as u64, 0, NEVER);
+            }
+        }
+        Fork::Parent(pid) => Ok(pid as i32),
+    }
+}
+
+/// Pages in use by the job.
+fn used() -> Result<u64, Failure> {
+    Ok(syscall::pool_status(own_pool())?.1)
+}
+
+fn an_idle_forked_process_uses_at_most_24_kib_of_kernel_and_table_memory() -> Outcome {
+    const CHILDREN: usize = 100;
+    const SLOT: u32 = 10;
+    let receiver = syscall::endpoint_create(own_pool(), 0)?;
+    let own = syscall::cap_derive(receiver, own_pool(), 1, Access::all())?;
+    syscall::cap_replace(
+        own,
+        Handle::OWN_FILES,
+        SLOT as u64,
+        Access::all(),
+        SlotFlags::empty(),
+    )?;
+    let sender = Handle::new(TableSelector::Files, SLOT, 0);
+    let mut children = [0; CHILDREN];
+    let before = used()?;
+    for child in &mut children {
+        *child = idle_child(sender)?;
+        message(IpcCall::Receive, receiver)?;
+    }
+    let pages = used()? - before;
+    for child in children {
+        kill(child, SIGKILL)?;
+        wait(child, 0)?;
+    }
+    for handle in [own, sender, receiver] {
+        syscall::cap_close(handle)?;
+    }
+    println!("{CHILDREN} idle children use {pages} pages");
+    // Beside what the kernel keeps, each has a copy of the page that its stack pointer is in.
+    let kept = pages - CHILDREN as u64;
+    check!(kept * 4096 <= CHILDREN as u64 * 24 * 1024, "{kept} pages");
+    Ok(())
 }
 
 fn fork_exit_wait_costs_at_most_a_fifth_more_with_256_mib_than_with_1_mib() -> Outcome {
