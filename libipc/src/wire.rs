@@ -108,6 +108,12 @@ impl<const TAIL: usize> Body<TAIL> {
         if end > Self::CAPACITY {
             return false;
         }
+        // Small numbers, which most bodies are made of, are one byte: too little for a copy.
+        if let ([byte], Some(place)) = (bytes, self.inline.get_mut(self.length)) {
+            *place = *byte;
+            self.length = end;
+            return true;
+        }
         // SAFETY: the destination lies within this value (checked above), and `bytes` cannot
         // overlap it because `self` is borrowed exclusively.
         unsafe {

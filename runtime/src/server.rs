@@ -5,7 +5,8 @@
 //! either arrived or is closed.
 
 use libipc::abi::{
-    Error, Extended, Handle, IpcCall, IpcFlags, MessageKind, OpWord, SendCap, TAIL_BYTES,
+    Error, Extended, Handle, INLINE_BYTES, IpcCall, IpcFlags, MessageKind, OpWord, SendCap,
+    TAIL_BYTES,
 };
 use libipc::wire::{Caller, LongBody, Served};
 
@@ -45,41 +46,36 @@ pub trait Handler {
 
 /// Serves `receiver` for ever.
 pub fn run(receiver: Handle, handler: &mut impl Handler) -> ! {
+    const RECEIVE: OpWord = OpWord::new(IpcCall::Receive, IpcFlags::empty(), 0, 0);
     let mut request = LongBody::new();
     let mut answer = LongBody::new();
-    let mut gives: heapless::Vec<SendCap, { libipc::abi::MESSAGE_CAPS }> = heapless::Vec::new();
-    let mut answered = false;
+    let mut extended = Extended {
+        send: answer.tail_address(),
+        receive: request.tail_address(),
+        receive_bytes: TAIL_BYTES as u64,
+        ..Extended::EMPTY
+    };
+    // While there is an answer: how many of `extended.send_caps` go with it.
+    let mut answered: Option<usize> = None;
     loop {
-        let mut extended = Extended {
-            send: answer.tail_address(),
-            receive: request.tail_address(),
-            receive_bytes: TAIL_BYTES as u64,
-            ..Extended::EMPTY
-        };
-        extended.send_caps[..gives.len()].copy_from_slice(&gives);
-        let op = if answered {
+        let op = answered.map_or(RECEIVE, |gives| {
             OpWord::new(
                 IpcCall::ReplyReceive,
                 IpcFlags::empty(),
                 answer.len(),
-                gives.len(),
+                gives,
             )
-        } else {
-            OpWord::new(IpcCall::Receive, IpcFlags::empty(), 0, 0)
-        };
+        });
         // SAFETY: `send` and `receive` are the tails of two bodies that outlive the call, with the
         // lengths given.
         let incoming = unsafe { syscall::message(op, receiver, &mut extended, answer.words()) };
         if let Some(error) = incoming.delivery.error() {
-            if answered {
-                undeliverable(error, &gives);
-                answered = false;
-                gives.clear();
+            if let Some(gives) = answered.take() {
+                undeliverable(error, &extended.send_caps[..gives]);
             }
             continue;
         }
-        answered = false;
-        gives.clear();
+        answered = None;
         // SAFETY: the kernel filled the tail up to the delivered length.
         unsafe { request.set_delivered(incoming.body, incoming.delivery.length()) };
         let mut caller = Caller::new(incoming.label, incoming.badge, incoming.delivery.access());
@@ -90,9 +86,11 @@ pub fn run(receiver: Handle, handler: &mut impl Handler) -> ! {
             Some(MessageKind::Call) => {
                 answer.clear();
                 let served = handler.request(&mut caller, request.bytes(), &mut answer);
-                answered = served == Served::Answered;
-                if answered {
-                    gives = core::mem::take(&mut caller.gives);
+                if served == Served::Answered {
+                    for (place, cap) in extended.send_caps.iter_mut().zip(&caller.gives) {
+                        *place = *cap;
+                    }
+                    answered = Some(caller.gives.len());
                 }
             }
             Some(MessageKind::Send) => handler.message(&mut caller, request.bytes()),
@@ -133,8 +131,13 @@ pub fn reply(reply: Handle, answer: &mut LongBody, gives: &[SendCap]) -> Result<
     };
     extended.send_caps[..count].copy_from_slice(&gives[..count]);
     let op = OpWord::new(IpcCall::Reply, IpcFlags::empty(), answer.len(), count);
+    // What fits the registers needs no memory part, which the kernel would have to read.
+    let memory = match count == 0 && answer.len() <= INLINE_BYTES {
+        true => core::ptr::null_mut(),
+        false => &raw mut extended,
+    };
     // SAFETY: `send` is the tail of a body that outlives the call, with the length given.
-    let incoming = unsafe { syscall::message(op, reply, &mut extended, answer.words()) };
+    let incoming = unsafe { syscall::message(op, reply, memory, answer.words()) };
     match incoming.delivery.error() {
         None => Ok(()),
         Some(error) => {
