@@ -29,9 +29,21 @@ pub struct Found {
     pub access: u32,
     /// The slot's marks.
     pub flags: SlotFlags,
+    /// Which use of the slot it is.
+    pub generation: u32,
 }
 
 impl Found {
+    /// The slot.
+    pub fn slot(&self) -> Slot {
+        Slot {
+            node: self.node,
+            access: self.access,
+            flags: self.flags,
+            generation: self.generation,
+        }
+    }
+
     /// The object, if it is of this kind and the slot gives these rights.
     #[inline]
     pub fn object<T: Object>(&self, kind: Kind, needed: Access) -> Result<Ref<T>, Error> {
@@ -79,6 +91,7 @@ impl<M: Machine> Kernel<M> {
             badge: node.badge(),
             access: slot.access,
             flags: slot.flags,
+            generation: slot.generation,
         })
     }
 

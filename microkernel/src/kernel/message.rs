@@ -40,7 +40,12 @@ impl<M: Machine> Kernel<M> {
         let result = match call {
             IpcCall::Call => self.send(thread, operation, MessageKind::Call),
             IpcCall::Send => self.send(thread, operation, MessageKind::Send),
-            IpcCall::Receive => self.receive(thread, operation),
+            IpcCall::Receive => {
+                if self.short_receive(thread, operation).is_some() {
+                    return Next::Resume;
+                }
+                self.receive(thread, operation)
+            }
             IpcCall::ReplyReceive => self.reply_receive(thread, operation),
             IpcCall::Reply => self.reply(thread, operation),
         };
@@ -365,10 +370,12 @@ impl<M: Machine> Kernel<M> {
             self.answer(thread, caller.ok_or(Error::Gone)?)?;
             // It has done what it was for. If its page is shared with a copy of the table and nothing
             // is left to part it with, the slot stays and says Gone.
-            self.note_garbage();
-            let _ = self
+            let freed = self
                 .memory
-                .table_close(found.table, found.index, &mut self.garbage.nodes);
+                .table_free(found.table, found.index, &found.slot());
+            if freed.is_ok() {
+                self.drop_slot(found.node);
+            }
         } else {
             self.answer_owed(thread)?;
         }

@@ -230,7 +230,7 @@ impl<M: Machine> Kernel<M> {
         // A message without flags may take the short path.
         let taken = match operation & 0xffff {
             NULL_CALL => {
-                self.memory.get_mut(thread).context.set_results(0, [0; 2]);
+                self.memory.get_mut(thread).context.set_status(0);
                 true
             }
             CALL => self.short_call::<false>(thread, operation).is_some(),

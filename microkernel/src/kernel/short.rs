@@ -1,5 +1,5 @@
 //! The short path: a call to a receiver that waits, and the answer to a caller that waits; a signal
-//! to who waits for it alone, and such a wait.
+//! to who waits for it alone; and waits for messages and signals that are not there yet.
 //!
 //! Nothing here does anything that the long path does not; it only knows that there is nothing
 //! else to do. The preconditions come first, in one piece; if one does not hold, nothing has
@@ -62,6 +62,34 @@ impl<M: Machine> Kernel<M> {
             return None;
         }
         self.memory.space_loadable(thread.space?)
+    }
+
+    /// Whether an endpoint has nothing for a receiver.
+    #[inline(always)]
+    fn must_wait_at(&self, endpoint: Ref<Endpoint>) -> bool {
+        let there = self.memory.get(endpoint);
+        let silent = |notification: Ref<Notification>| self.memory.get(notification).bits() == 0;
+        !there.ended && there.is_quiet() && there.bound.is_none_or(silent)
+    }
+
+    /// Who gets the CPU if the current thread waits, and nothing else is to be decided.
+    #[inline(always)]
+    fn next_in_line(&self) -> Option<(Ref<Thread>, Loadable)> {
+        let cpu = self.cpu();
+        if cpu.next.is_some() || cpu.ready.is_undecided() {
+            return None;
+        }
+        let next = cpu.ready.first()?;
+        let space = self.memory.get(next).space?;
+        Some((next, self.memory.space_loadable(space)?))
+    }
+
+    /// Gives it the CPU.
+    #[inline(always)]
+    fn switch_to_next(&mut self, from: Ref<Thread>, (next, space): (Ref<Thread>, Loadable)) {
+        let (cpu, memory) = self.cpu_and_memory();
+        cpu.ready.remove(memory, next);
+        self.switch(from, next, space);
     }
 
     /// Copies the part of a body that is in registers.
@@ -182,13 +210,7 @@ impl<M: Machine> Kernel<M> {
         let handle = server.context.arguments()[0];
         let grant = self.short_find(thread, handle, Kind::Receiver, Access::USE)?;
         let endpoint: Ref<Endpoint> = grant.object;
-        let there = self.memory.get(endpoint);
-        if there.ended || !there.is_quiet() {
-            return None;
-        }
-        if let Some(notification) = there.bound
-            && self.memory.get(notification).bits() != 0
-        {
+        if !self.must_wait_at(endpoint) {
             return None;
         }
         let waiting = self.memory.get(caller);
@@ -218,6 +240,35 @@ impl<M: Machine> Kernel<M> {
         let status = Delivery::message(MessageKind::Call, length, caps, 0);
         waiting.context.set_received(status.0, 0, label);
         self.switch(thread, caller, space);
+        Some(())
+    }
+
+    /// `receive` when there is nothing; `None`, and nothing has changed, if the long path has to do it.
+    #[inline(always)]
+    pub(super) fn short_receive(&mut self, thread: Ref<Thread>, operation: OpWord) -> Option<()> {
+        #[cfg(test)]
+        if self.long_only {
+            return None;
+        }
+        // Preconditions.
+        let server = self.memory.get(thread);
+        if operation.0 & 0xff00 != 0 || server.owed != Owed::Nothing || !server.unusual.is_empty() {
+            return None;
+        }
+        let handle = server.context.arguments()[0];
+        let grant = self.short_find(thread, handle, Kind::Receiver, Access::USE)?;
+        let endpoint: Ref<Endpoint> = grant.object;
+        if !self.must_wait_at(endpoint) {
+            return None;
+        }
+        let next = self.next_in_line()?;
+
+        // The wait.
+        let server = self.memory.get_mut(thread);
+        server.state = State::Receiving;
+        server.message.endpoint = Some(endpoint);
+        self.memory.endpoint_queue_receiver(endpoint, thread);
+        self.switch_to_next(thread, next);
         Some(())
     }
 
@@ -284,22 +335,14 @@ impl<M: Machine> Kernel<M> {
         if there.ended || there.bits() & mask != 0 || !there.is_alone() {
             return None;
         }
-        let cpu = self.cpu();
-        if cpu.next.is_some() || cpu.ready.is_undecided() {
-            return None;
-        }
-        let next = cpu.ready.first()?;
-        let space = self.memory.get(next).space?;
-        let space = self.memory.space_loadable(space)?;
+        let next = self.next_in_line()?;
 
         // The wait.
         self.memory.get_mut(notification).lone = Some(thread);
         let waiting = self.memory.get_mut(thread);
         waiting.waits_for = Some(notification);
         waiting.state = State::Waiting;
-        let (cpu, memory) = self.cpu_and_memory();
-        cpu.ready.remove(memory, next);
-        self.switch(thread, next, space);
+        self.switch_to_next(thread, next);
         Some(())
     }
 }
