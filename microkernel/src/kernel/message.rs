@@ -10,7 +10,7 @@
 
 use super::transfer::{MemoryPart, Meta, Trouble};
 use super::{Kernel, Stop};
-use crate::cap::Node;
+use crate::cap::{CapTable, Node, Slot};
 use crate::machine::{Machine, Next};
 use crate::memory::Ref;
 use crate::object::endpoint::End;
@@ -47,7 +47,10 @@ impl<M: Machine> Kernel<M> {
                 self.receive(thread, operation)
             }
             IpcCall::ReplyReceive => self.reply_receive(thread, operation),
-            IpcCall::Reply => self.reply(thread, operation),
+            IpcCall::Reply => match self.short_reply(thread, operation) {
+                Some(()) => Ok(()),
+                None => self.reply(thread, operation),
+            },
         };
         if let Err(stop) = result {
             self.stopped(thread, stop, |context, error| {
@@ -368,19 +371,20 @@ impl<M: Machine> Kernel<M> {
             let reply: Ref<Reply> = found.object(Kind::Reply, Access::empty())?;
             let caller = self.memory.get(reply).caller();
             self.answer(thread, caller.ok_or(Error::Gone)?)?;
-            // It has done what it was for. If its page is shared with a copy of the table and nothing
-            // is left to part it with, the slot stays and says Gone.
-            let freed = self
-                .memory
-                .table_free(found.table, found.index, &found.slot());
-            if freed.is_ok() {
-                self.drop_slot(found.node);
-            }
+            self.used_up(found.table, found.index, &found.slot());
         } else {
             self.answer_owed(thread)?;
         }
         self.memory.get_mut(thread).context.set_status(0);
         Ok(())
+    }
+
+    /// A kept reply has done what it was for. If its page is shared with a copy of the table and
+    /// nothing is left to part it with, the slot stays and says Gone.
+    pub(super) fn used_up(&mut self, table: Ref<CapTable>, index: u32, slot: &Slot) {
+        if self.memory.table_free(table, index, slot).is_ok() {
+            self.drop_slot(slot.node);
+        }
     }
 
     /// Answers the call that a thread received last.

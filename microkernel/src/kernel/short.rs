@@ -11,7 +11,7 @@ use super::{CALL, Kernel, REPLY_RECEIVE};
 use crate::machine::Machine;
 use crate::memory::{Loadable, Object, Ref};
 use crate::object::thread::Holder;
-use crate::object::{Endpoint, Notification, Owed, State, Thread};
+use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread};
 use libipc::abi::{
     Access, Delivery, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind, MessageKind, OpWord,
 };
@@ -22,6 +22,9 @@ use libipc::abi::{
 fn fits_registers(operation: u64) -> bool {
     operation >> 16 <= INLINE_BYTES as u64
 }
+
+/// A `call` with the flag that only death ends it.
+const KILLABLE_CALL: u64 = CALL | (IpcFlags::KILLABLE_ONLY.bits() as u64) << 8;
 
 /// What a server's `reply_receive` is once the answer has been given.
 const RECEIVE: OpWord = OpWord::new(IpcCall::Receive, IpcFlags::empty(), 0, 0);
@@ -103,16 +106,24 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// The same two calls with a memory part: true if that was all there was to do. Not inlined, so
-    /// that those without save no registers for it.
+    /// The same two calls with a memory part, and the call that only death ends: true if that was all
+    /// there was to do. Not inlined, so that those without save no registers for it.
     #[inline(never)]
     pub(super) fn short_with_memory(&mut self, thread: Ref<Thread>, operation: OpWord) -> bool {
         let passed = match operation.0 & 0xffff {
             CALL => self.short_call::<true>(thread, operation.0),
             REPLY_RECEIVE => self.short_reply_receive::<true>(thread, operation.0),
+            KILLABLE_CALL => self.short_killable_call(thread, operation.0),
             _ => None,
         };
         passed.is_some()
+    }
+
+    #[inline(always)]
+    fn short_killable_call(&mut self, thread: Ref<Thread>, operation: u64) -> Option<()> {
+        self.short_call::<false>(thread, operation)?;
+        self.memory.get_mut(thread).message.killable_only = true;
+        Some(())
     }
 
     /// How many bytes and capabilities a message brings to `to`, once its memory part is there: the
@@ -269,6 +280,52 @@ impl<M: Machine> Kernel<M> {
         server.message.endpoint = Some(endpoint);
         self.memory.endpoint_queue_receiver(endpoint, thread);
         self.switch_to_next(thread, next);
+        Some(())
+    }
+
+    /// `reply` to a kept call; `None`, and nothing has changed, if the long path has to do it. It may
+    /// have to be decided who runs.
+    #[inline(always)]
+    pub(super) fn short_reply(&mut self, thread: Ref<Thread>, operation: OpWord) -> Option<()> {
+        #[cfg(test)]
+        if self.long_only {
+            return None;
+        }
+        // Preconditions.
+        let server = self.memory.get(thread);
+        let [handle, extended, ..] = *server.context.arguments();
+        if operation.0 & 0xff00 != 0 || !fits_registers(operation.0) || extended != 0 {
+            return None;
+        }
+        let label = server.label;
+        let (table, slot) = self.look_up(thread, Handle(handle))?;
+        let node = self.memory.get(slot.node);
+        if node.kind() != Some(Kind::Reply) {
+            return None;
+        }
+        let reply: Ref<Reply> = Ref::from_bits(node.object())?;
+        let caller = self.memory.get(reply).caller()?;
+        let waiting = self.memory.get(caller);
+        let endpoint = waiting.message.endpoint?;
+        if !waiting.unusual.is_empty() || self.memory.get(endpoint).holds <= 1 {
+            return None;
+        }
+
+        // The answer.
+        self.memory.get_mut(endpoint).holds -= 1;
+        self.memory.get_mut(reply).take_caller();
+        if operation.length() > 0 {
+            self.copy_body(thread, caller);
+        }
+        let waiting = self.memory.get_mut(caller);
+        waiting.state = State::Ready;
+        waiting.holder = Holder::Nobody;
+        waiting.message.endpoint = None;
+        let status = Delivery::message(MessageKind::Call, operation.length(), 0, 0);
+        waiting.context.set_received(status.0, 0, label);
+        self.queue(caller);
+        self.memory.get_mut(thread).context.set_status(0);
+        self.used_up(table, Handle(handle).index(), &slot);
         Some(())
     }
 

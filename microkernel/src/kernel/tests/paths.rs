@@ -27,6 +27,8 @@ struct Scene {
     notification: Handle,
     /// One that is not bound to an endpoint.
     unbound: Handle,
+    /// Replies that were kept.
+    kept: Vec<Handle>,
 }
 
 impl Scene {
@@ -49,6 +51,7 @@ impl Scene {
             senders: [to_one, to_two],
             notification,
             unbound,
+            kept: Vec::new(),
         }
     }
 
@@ -83,6 +86,15 @@ impl Scene {
                 let all = self.rig.notification_clear(root, self.unbound, word);
                 return all.map(drop).unwrap();
             }
+            20..22 => IpcCall::Reply,
+            22..24 => {
+                if self.rig.kernel.memory.get(thread).is_runnable()
+                    && let Ok(reply) = self.rig.reply_keep(thread)
+                {
+                    self.kept.push(reply);
+                }
+                return;
+            }
             _ => {
                 if self.rig.kernel.memory.get(thread).is_runnable() {
                     let (mask, consume) = (word & 0b111, which as u64);
@@ -97,7 +109,8 @@ impl Scene {
         }
         let target = match call {
             IpcCall::Call | IpcCall::Send => self.senders[which],
-            IpcCall::Reply => Handle::NONE,
+            IpcCall::Reply if what == 11 => Handle::NONE,
+            IpcCall::Reply => self.kept.pop().unwrap_or(self.unbound),
             _ => self.receivers[which],
         };
         let extended = self.memory_part(thread, part, word);
@@ -105,7 +118,11 @@ impl Scene {
             let sent = extended.send_caps.iter().filter(|cap| cap.handle.is_some());
             sent.count()
         });
-        let operation = OpWord::new(call, IpcFlags::empty(), length, caps);
+        let flags = match what {
+            3 => IpcFlags::KILLABLE_ONLY,
+            _ => IpcFlags::empty(),
+        };
+        let operation = OpWord::new(call, flags, length, caps);
         let body = core::array::from_fn(|at| match at * 8 < length {
             true => word.wrapping_mul(at as u64 + 1),
             false => 0,
@@ -200,7 +217,7 @@ proptest! {
     #[test]
     fn the_short_path_and_the_long_path_agree(
         steps in prop::collection::vec(
-            (0u8..24, 0usize..4, 0usize..2, 0usize..200, 0u8..4, any::<u64>()), 1..80
+            (0u8..28, 0usize..4, 0usize..2, 0usize..200, 0u8..4, any::<u64>()), 1..80
         )
     ) {
         let (mut short, mut long) = (Scene::new(false), Scene::new(true));
