@@ -724,8 +724,11 @@ impl<M: Machine> Memory<M> {
     fn note_used(&mut self, table: Ref<CapTable>, frame: Frame, index: u32) {
         let line = place_of(index) / LINE;
         let page = self.page::<Page>(frame);
-        let is_full = (line * LINE..(line + 1) * LINE)
+        let first = line * LINE;
+        // From the end, where the slots are filled last.
+        let is_full = (first..first + LINE)
             .step_by(2)
+            .rev()
             .all(|at| Slot::is_used(page[at]));
         if is_full {
             let lines = self.record(frame).lines() | 1 << line;

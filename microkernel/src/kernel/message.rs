@@ -112,7 +112,7 @@ impl<M: Machine> Kernel<M> {
         let found = self.find_in(thread, handle)?;
         let endpoint: Ref<Endpoint> = found.object(Kind::Sender, Access::empty())?;
         if let (MessageKind::Call, Some(memory)) = (kind, &head.memory) {
-            self.prepare_buffer(thread, memory)?;
+            self.prepare_room(thread, memory)?;
         }
         let message = &mut self.memory.get_mut(thread).message;
         message.badge = found.badge;

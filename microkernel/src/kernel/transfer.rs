@@ -4,10 +4,11 @@
 //! was and may try with somebody else. Both sides' memory is resolved before a byte moves.
 
 use super::{Kernel, Side, Stop};
-use crate::cap::{CapTable, Node, SlotName};
+use crate::cap::{CapTable, Node};
 use crate::machine::Machine;
-use crate::memory::{FaultAt, Intent, Ref, SPAN_BYTES, Span};
-use crate::object::Thread;
+use crate::memory::{FaultAt, Intent, Ref, SPAN_BYTES, Space, Span};
+use crate::object::thread::Room;
+use crate::object::{State, Thread};
 use libipc::abi::{
     Delivery, Error, Extended, Handle, INLINE_BYTES, MESSAGE_BYTES, MESSAGE_CAPS, MessageKind,
     OpWord, SendCap, SlotFlags, TableSelector,
@@ -66,12 +67,8 @@ pub(super) struct MemoryPart {
     pub(super) deadline: u64,
     /// Where the rest of an outgoing body is.
     pub(super) send: u64,
-    /// The buffer for the rest of an incoming one.
-    pub(super) receive: u64,
-    /// Its size.
-    pub(super) receive_bytes: u64,
-    /// Where incoming capabilities go.
-    pub(super) receive_slots: Handle,
+    /// The room for an incoming message.
+    pub(super) room: Room,
 }
 
 /// A capability on its way.
@@ -139,9 +136,9 @@ impl<M: Machine> Kernel<M> {
         if caps > 0 {
             self.load(from, caps, &mut cargo).map_err(Trouble::Sender)?;
         }
-        let incoming = self.memory_part(to).map_err(Trouble::Receiver)?;
-        let incoming = incoming.ok_or(Trouble::Sender(Error::TooLong.into()))?;
-        if tail as u64 > incoming.receive_bytes {
+        let room = self.room_of(to).map_err(Trouble::Receiver)?;
+        let room = room.ok_or(Trouble::Sender(Error::TooLong.into()))?;
+        if tail as u64 > room.bytes {
             return Err(Trouble::Sender(Error::TooLong.into()));
         }
 
@@ -151,18 +148,20 @@ impl<M: Machine> Kernel<M> {
             .user_span(to, handles_at, handles_bytes, Intent::Write)
             .map_err(|at| self.cannot_receive(at))?;
         let target = self
-            .user_span(to, incoming.receive, tail, Intent::Write)
+            .user_span(to, room.address, tail, Intent::Write)
             .map_err(|at| self.cannot_receive(at))?;
         let source = self
             .user_span(from, outgoing.send, tail, Intent::Read)
             .map_err(|at| Trouble::Sender(self.stop_to_fault(at, Side::Read)))?;
 
-        if caps > 0 {
-            let mut handles = [Handle::NONE.0.to_le_bytes(); MESSAGE_CAPS];
-            self.unload(to, incoming.receive_slots, &cargo, &mut handles)?;
-            self.memory.write_span(&handles_to, handles.as_flattened());
+        if caps == 0 {
+            self.memory.copy_span(&source, &target);
+            return Ok(());
         }
+        let mut handles = [Handle::NONE.0; MESSAGE_CAPS];
+        self.unload(to, room.slots, &cargo, &mut handles)?;
         self.memory.copy_span(&source, &target);
+        self.memory.write_span_words(&handles_to, handles);
         Ok(())
     }
 
@@ -178,7 +177,7 @@ impl<M: Machine> Kernel<M> {
     ) -> Option<(usize, usize)> {
         let outgoing = self.memory_part(from).ok()??;
         if kind == Passing::Call {
-            self.prepare_buffer(from, &outgoing).ok()?;
+            self.prepare_room(from, &outgoing).ok()?;
         }
         let (length, caps) = (operation.length(), operation.caps());
         if length > INLINE_BYTES || caps > 0 {
@@ -188,17 +187,18 @@ impl<M: Machine> Kernel<M> {
         Some((length, caps))
     }
 
-    /// Sees to it that an answer finds its buffer: a pager is asked now, not when the server
-    /// answers.
+    /// Sees to it that an answer finds its room: a pager is asked now, not when the server answers.
     #[inline(always)]
-    pub(super) fn prepare_buffer(
+    pub(super) fn prepare_room(
         &mut self,
         thread: Ref<Thread>,
         memory: &MemoryPart,
     ) -> Result<(), Stop> {
-        let length = memory.receive_bytes.min(SPAN_BYTES as u64) as usize;
-        self.user_span(thread, memory.receive, length, Intent::Write)
+        let Room { address, bytes, .. } = memory.room;
+        let length = bytes.min(SPAN_BYTES as u64) as usize;
+        self.user_span(thread, address, length, Intent::Write)
             .map_err(|at| self.stop_to_fault(at, Side::Write))?;
+        self.memory.get_mut(thread).room = memory.room;
         Ok(())
     }
 
@@ -209,14 +209,13 @@ impl<M: Machine> Kernel<M> {
 
     /// Looks up what the sender wants to send along.
     fn load(&mut self, from: Ref<Thread>, caps: usize, cargo: &mut Cargo) -> Result<(), Stop> {
-        let thread = self.memory.get(from);
-        let address = thread.context.arguments()[1].wrapping_add(SEND_CAPS_AT);
-        let space = thread.space.expect("a thread that lives has a space");
-        let words: [u64; 2 * MESSAGE_CAPS] = self
-            .memory
-            .read_words(space, address)
+        let address = self.memory.get(from).context.arguments()[1].wrapping_add(SEND_CAPS_AT);
+        let list = self
+            .user_span(from, address, caps * size_of::<SendCap>(), Intent::Read)
             .map_err(|at| self.stop_to_fault(at, Side::Read))?;
-        for (place, &[handle, terms]) in words.as_chunks().0.iter().enumerate().take(caps) {
+        for place in 0..caps {
+            let at = place * size_of::<SendCap>();
+            let [handle, terms] = self.memory.read_span_words(&list, at);
             let (handle, access, options) = (Handle(handle), terms as u32, (terms >> 32) as u32);
             if !handle.is_some() {
                 continue;
@@ -257,7 +256,7 @@ impl<M: Machine> Kernel<M> {
         to: Ref<Thread>,
         slots: Handle,
         cargo: &Cargo,
-        handles: &mut [[u8; 8]; MESSAGE_CAPS],
+        handles: &mut [u64; MESSAGE_CAPS],
     ) -> Result<(), Trouble> {
         let failed = |error: Error| Trouble::Receiver(error.into());
         let (selector, from) = match slots.is_some() {
@@ -272,7 +271,6 @@ impl<M: Machine> Kernel<M> {
         if self.memory.get(table).has_ended() {
             return Err(failed(Error::Gone));
         }
-        let mut put = heapless::Vec::<SlotName, MESSAGE_CAPS>::new();
         for carried in cargo {
             let &Carried {
                 node,
@@ -281,13 +279,11 @@ impl<M: Machine> Kernel<M> {
                 ..
             } = carried;
             match self.memory.table_put(table, from, node, access, flags) {
-                Ok(name) => {
-                    handles[carried.place] = name.handle(selector).0.to_le_bytes();
-                    let _ = put.push(name);
-                }
+                Ok(name) => handles[carried.place] = name.handle(selector).0,
                 Err(error) => {
-                    for name in put {
-                        self.take_out(table, name.index);
+                    let put = handles.iter().map(|&handle| Handle(handle));
+                    for handle in put.filter(|handle| handle.is_some()) {
+                        self.take_out(table, handle.index());
                     }
                     return Err(failed(error));
                 }
@@ -320,31 +316,47 @@ impl<M: Machine> Kernel<M> {
         if length == 0 {
             return Ok(Span::EMPTY);
         }
+        self.memory
+            .span(self.space_of(thread), address, length, intent)
+    }
+
+    #[inline(always)]
+    fn space_of(&self, thread: Ref<Thread>) -> Ref<Space> {
         let space = self.memory.get(thread).space;
-        let space = space.expect("a thread that lives has a space");
-        self.memory.span(space, address, length, intent)
+        space.expect("a thread that lives has a space")
     }
 
     /// The memory part of a thread's message call, if it has one.
     #[inline(always)]
     pub(super) fn memory_part(&mut self, thread: Ref<Thread>) -> Result<Option<MemoryPart>, Stop> {
-        let entry = self.memory.get(thread);
-        let address = entry.context.arguments()[1];
+        let address = self.memory.get(thread).context.arguments()[1];
         if address == 0 {
             return Ok(None);
         }
-        let space = entry.space.expect("a thread that lives has a space");
-        let [deadline, send, receive, receive_bytes, receive_slots] = self
+        let space = self.space_of(thread);
+        let [deadline, send, address, bytes, slots] = self
             .memory
             .read_words(space, address)
             .map_err(|at| self.stop_to_fault(at, Side::Read))?;
         Ok(Some(MemoryPart {
             deadline,
             send,
-            receive,
-            receive_bytes,
-            receive_slots: Handle(receive_slots),
+            room: Room {
+                address,
+                bytes,
+                slots: Handle(slots),
+            },
         }))
+    }
+
+    /// Where a thread that waits takes what does not fit the registers.
+    #[inline(always)]
+    fn room_of(&mut self, thread: Ref<Thread>) -> Result<Option<Room>, Stop> {
+        let entry = self.memory.get(thread);
+        if entry.state != State::Answer {
+            return Ok(self.memory_part(thread)?.map(|part| part.room));
+        }
+        Ok((entry.context.arguments()[1] != 0).then_some(entry.room))
     }
 }
 

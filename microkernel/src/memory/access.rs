@@ -44,6 +44,23 @@ impl Span {
         }
     }
 
+    /// The same without its first `bytes` bytes, of which it has that many.
+    fn behind(self, bytes: usize) -> Span {
+        let (offset, length) = (self.offset + bytes, self.length - bytes);
+        if offset < SPAN_BYTES {
+            return Span {
+                offset,
+                length,
+                ..self
+            };
+        }
+        Span {
+            frames: [self.frames[1]; 2],
+            offset: offset - SPAN_BYTES,
+            length,
+        }
+    }
+
     /// The physical address of byte `at`, and how many bytes follow it in the
     /// same frame.
     fn physical(&self, at: usize) -> (u64, usize) {
@@ -208,6 +225,42 @@ impl<M: Machine> Memory<M> {
             // SAFETY: as in `copy_span`; `from` is kernel memory.
             unsafe { target.copy_from(from[at..].as_ptr(), count) };
             at += count;
+        }
+    }
+
+    /// Where `count` words at byte `at` of a span are, if they are aligned and in one frame.
+    #[inline(always)]
+    fn words_at(&self, span: &Span, at: usize, count: usize) -> Option<*mut u64> {
+        let (address, left) = span.physical(at);
+        let whole = address.is_multiple_of(8) && count * size_of::<u64>() <= left;
+        whole.then(|| self.machine.direct(address).cast())
+    }
+
+    /// Reads 64-bit words from byte `at` of a span on, which has them.
+    #[inline(always)]
+    pub fn read_span_words<const N: usize>(&self, from: &Span, at: usize) -> [u64; N] {
+        match self.words_at(from, at, N) {
+            // SAFETY: aligned words within one frame that `resolve` found, which is RAM; programs
+            // may change them at the same time, hence volatile.
+            Some(words) => core::array::from_fn(|at| unsafe { words.add(at).read_volatile() }),
+            None => core::array::from_fn(|word| {
+                let mut bytes = [0; size_of::<u64>()];
+                self.read_span(&from.behind(at + word * bytes.len()), &mut bytes);
+                u64::from_le_bytes(bytes)
+            }),
+        }
+    }
+
+    /// Writes 64-bit words to the start of a span.
+    #[inline(always)]
+    pub fn write_span_words<const N: usize>(&mut self, to: &Span, words: [u64; N]) {
+        let place = self.words_at(to, 0, N);
+        for (at, word) in words.into_iter().enumerate() {
+            match place {
+                // SAFETY: as in `read_span_words`.
+                Some(place) => unsafe { place.add(at).write_volatile(word) },
+                None => self.write_span(&to.behind(at * size_of::<u64>()), &word.to_le_bytes()),
+            }
         }
     }
 

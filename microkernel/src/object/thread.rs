@@ -14,7 +14,7 @@ use crate::cap::{Cap, CapTable, Node};
 use crate::memory::{Frame, FutexKey, Object, ObjectKind, Ref, Space};
 use crate::sched::timers::TimerNode;
 use bitflags::bitflags;
-use libipc::abi::{FaultMessage, MessageKind, TableSelector};
+use libipc::abi::{FaultMessage, Handle, MessageKind, TableSelector};
 
 /// What a thread does, suspension aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,26 @@ pub struct Message {
     pub cancelled: bool,
 }
 
+/// Where a thread takes what does not fit the registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Address of its buffer for the rest of a body.
+    pub address: u64,
+    /// Size of the buffer in bytes.
+    pub bytes: u64,
+    /// The table for capabilities, and the lowest slot to use.
+    pub slots: Handle,
+}
+
+impl Room {
+    /// No room for anything.
+    pub const NONE: Room = Room {
+        address: 0,
+        bytes: 0,
+        slots: Handle::NONE,
+    };
+}
+
 bitflags! {
     /// What is unusual about a thread and keeps it from the short path of messages, in one word.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +154,8 @@ pub struct Thread {
     // Waiting.
     /// The message in flight.
     pub message: Message,
+    /// In state Answer, if its call has a memory part: the room for the answer.
+    pub room: Room,
     /// Who is to answer it.
     pub holder: Holder,
     /// Whom it is to answer.
@@ -202,6 +224,7 @@ impl Thread {
                 killable_only: false,
                 cancelled: false,
             },
+            room: Room::NONE,
             holder: Holder::Nobody,
             owed: Owed::Nothing,
             fault: None,
