@@ -215,10 +215,9 @@ impl<M: Machine> Kernel<M> {
             let own = self.memory.get(self.caller()).table(selector);
             own.ok_or(Error::BadHandle)?
         } else {
-            let found = self.find(handle)?;
-            match found.kind {
-                Kind::Thread => self.part_of(&found, |thread| thread.table(selector))?,
-                _ => found.object(Kind::Table, needed)?,
+            match self.part_of(handle, |thread| thread.table(selector))? {
+                Some(table) => table,
+                None => self.object(handle, Kind::Table, needed)?,
             }
         };
         if self.memory.get(table).has_ended() {
@@ -227,15 +226,19 @@ impl<M: Machine> Kernel<M> {
         Ok(table)
     }
 
-    /// What a thread lives in, for who may direct it.
+    /// What a thread lives in, for who may direct it; `None` if the handle names something else.
+    #[inline]
     pub(crate) fn part_of<T>(
         &self,
-        found: &Found,
-        part: impl FnOnce(&Thread) -> Option<Ref<T>>,
-    ) -> Result<Ref<T>, Error> {
-        let thread = found.object(Kind::Thread, Access::CONTROL | Access::REGISTERS)?;
-        // One that has ended lives in nothing.
-        part(self.memory.get(thread)).ok_or(Error::Gone)
+        handle: Handle,
+        part: impl FnOnce(&Thread) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        match self.object(handle, Kind::Thread, Access::CONTROL | Access::REGISTERS) {
+            // One that has ended lives in nothing.
+            Ok(thread) => Ok(Some(part(self.memory.get(thread)).ok_or(Error::Gone)?)),
+            Err(Error::WrongKind) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A space argument that has not ended: a capability, or a thread (the space that it runs in).
@@ -249,17 +252,13 @@ impl<M: Machine> Kernel<M> {
         handle: Handle,
         needed: Access,
     ) -> Result<(Ref<Space>, u32), Error> {
-        let found = self.find(handle)?;
-        let (space, access) = match found.kind {
-            Kind::Thread => {
-                let mut access = 0;
-                let space = self.part_of(&found, |thread| {
-                    access = thread.space_access;
-                    thread.space
-                })?;
-                (space, access)
+        let of_thread = |thread: &Thread| Some((thread.space?, thread.space_access));
+        let (space, access) = match self.part_of(handle, of_thread)? {
+            Some(part) => part,
+            None => {
+                let found = self.find(handle)?;
+                (found.object(Kind::Space, Access::empty())?, found.access)
             }
-            _ => (found.object(Kind::Space, Access::empty())?, found.access),
         };
         if access & needed.bits() != needed.bits() {
             return Err(Error::AccessDenied);

@@ -232,7 +232,7 @@ impl<M: Machine> Kernel<M> {
         let message = &mut self.memory.get_mut(thread).message;
         message.endpoint = Some(endpoint);
         self.memory.endpoint_queue_receiver(endpoint, thread);
-        self.block(thread, State::Receiving, deadline_ns);
+        self.wait(thread, State::Receiving, deadline_ns);
         Ok(())
     }
 

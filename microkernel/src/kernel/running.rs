@@ -111,6 +111,19 @@ impl<M: Machine> Kernel<M> {
         self.cpu().fpu == Some(thread)
     }
 
+    /// The same as the last thing that the current thread's call does: who is next in line gets the
+    /// CPU at once.
+    #[inline]
+    pub(crate) fn wait(&mut self, thread: Ref<Thread>, state: State, deadline_ns: u64) {
+        match self.next_in_line() {
+            Some(next) if deadline_ns == NEVER => {
+                self.memory.get_mut(thread).state = state;
+                self.switch_to_next(thread, next);
+            }
+            _ => self.block(thread, state, deadline_ns),
+        }
+    }
+
     #[inline(never)]
     fn start_timer(&mut self, thread: Ref<Thread>, deadline_ns: u64) {
         self.timers
@@ -331,6 +344,30 @@ impl<M: Machine> Kernel<M> {
         debug_assert!(cpu.entered == Some(from) && cpu.tick_ns != NEVER);
         (cpu.current, cpu.entered) = (Some(to), Some(to));
         self.change_context(Some(from), to);
+    }
+
+    /// Who gets the CPU if the current thread waits, and nothing else is to be decided.
+    #[inline(always)]
+    pub(super) fn next_in_line(&self) -> Option<(Ref<Thread>, Loadable)> {
+        let cpu = self.cpu();
+        if cpu.next.is_some() || cpu.ready.is_undecided() {
+            return None;
+        }
+        let next = cpu.ready.first()?;
+        let space = self.memory.get(next).space?;
+        Some((next, self.memory.space_loadable(space)?))
+    }
+
+    /// Gives it the CPU.
+    #[inline(always)]
+    pub(super) fn switch_to_next(
+        &mut self,
+        from: Ref<Thread>,
+        (next, space): (Ref<Thread>, Loadable),
+    ) {
+        let (cpu, memory) = self.cpu_and_memory();
+        cpu.ready.remove(memory, next);
+        self.switch(from, next, space);
     }
 
     #[inline(always)]

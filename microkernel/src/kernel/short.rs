@@ -75,26 +75,6 @@ impl<M: Machine> Kernel<M> {
         !there.ended && there.is_quiet() && there.bound.is_none_or(silent)
     }
 
-    /// Who gets the CPU if the current thread waits, and nothing else is to be decided.
-    #[inline(always)]
-    fn next_in_line(&self) -> Option<(Ref<Thread>, Loadable)> {
-        let cpu = self.cpu();
-        if cpu.next.is_some() || cpu.ready.is_undecided() {
-            return None;
-        }
-        let next = cpu.ready.first()?;
-        let space = self.memory.get(next).space?;
-        Some((next, self.memory.space_loadable(space)?))
-    }
-
-    /// Gives it the CPU.
-    #[inline(always)]
-    fn switch_to_next(&mut self, from: Ref<Thread>, (next, space): (Ref<Thread>, Loadable)) {
-        let (cpu, memory) = self.cpu_and_memory();
-        cpu.ready.remove(memory, next);
-        self.switch(from, next, space);
-    }
-
     /// Copies the part of a body that is in registers.
     #[inline(always)]
     fn copy_body(&mut self, from: Ref<Thread>, to: Ref<Thread>) {

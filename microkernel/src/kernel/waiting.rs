@@ -109,7 +109,7 @@ impl<M: Machine> Kernel<M> {
             self.wait_behind_others(thread, notification, mask)?;
         }
         self.memory.get_mut(thread).waits_for = Some(notification);
-        self.block(thread, State::Waiting, deadline);
+        self.wait(thread, State::Waiting, deadline);
         Err(Stop::Done)
     }
 
@@ -232,7 +232,7 @@ impl<M: Machine> Kernel<M> {
             self.leave_waits(thread);
             return Err(stop);
         }
-        self.block(thread, State::Waiting, deadline);
+        self.wait(thread, State::Waiting, deadline);
         Err(Stop::Done)
     }
 

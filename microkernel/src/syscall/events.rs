@@ -141,7 +141,7 @@ impl<M: Machine> Kernel<M> {
         let thread = self.caller();
         self.may_wait(thread, deadline)?;
         self.futexes.enter(&mut self.memory, thread, key);
-        self.block(thread, State::Futex, deadline);
+        self.wait(thread, State::Futex, deadline);
         Err(Stop::Done)
     }
 

@@ -487,8 +487,9 @@ impl<M: Machine> Kernel<M> {
             2 => TableSelector::Fs,
             _ => return Err(Error::InvalidArgument.into()),
         };
-        let found = self.find(thread)?;
-        let table = self.part_of(&found, |thread| thread.table(selector))?;
+        let table = self
+            .part_of(thread, |thread| thread.table(selector))?
+            .ok_or(Error::WrongKind)?;
         let pool = self.payer(pool)?;
         self.hold_object(Kind::Table, table.to_bits())?;
         self.give_new(pool, Kind::Table, table)
