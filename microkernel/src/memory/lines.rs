@@ -150,27 +150,35 @@ impl<M: Machine> Memory<M> {
         for number in Bits(occupied & !busy) {
             clear_line(&self.machine, in_table, number);
         }
-        self.record_mut(in_table).lines &= busy | !lines;
-        for number in Bits(busy) {
-            if *budget == 0 {
-                return false;
-            }
-            *budget -= 1;
-            for index in number * 8..number * 8 + 8 {
-                let entry = self.entry(in_table, index);
-                if entry.counts() {
-                    if entry.is_table() && !self.clear_below(entry.frame(), budget) {
-                        return false;
-                    }
-                    self.drop_counted(entry);
+        let mut left = busy;
+        while left != 0 && self.clear_busy_line(in_table, left.trailing_zeros() as usize, budget) {
+            left &= left - 1;
+        }
+        let record = self.record_mut(in_table);
+        record.lines &= left | !lines;
+        record.set_busy_lines(record.busy_lines() & (left | !lines));
+        left == 0
+    }
+
+    /// Takes everything out of a line; false, and some of it may be there, if the
+    /// budget ends.
+    #[inline(always)]
+    fn clear_busy_line(&mut self, in_table: Frame, number: usize, budget: &mut u32) -> bool {
+        if *budget == 0 {
+            return false;
+        }
+        *budget -= 1;
+        for index in number * 8..number * 8 + 8 {
+            let entry = self.entry(in_table, index);
+            if entry.counts() {
+                if entry.is_table() && !self.clear_below(entry.frame(), budget) {
+                    return false;
                 }
-                // Before the next: it must not be dropped again if the
-                // budget ends there.
-                self.replace_entry(in_table, index, Entry::ABSENT);
+                self.drop_counted(entry);
             }
-            let record = self.record_mut(in_table);
-            record.lines &= !(1 << number);
-            record.set_busy_lines(record.busy_lines() & !(1 << number));
+            // Before the next: it must not be dropped again if the
+            // budget ends there.
+            self.replace_entry(in_table, index, Entry::ABSENT);
         }
         true
     }
