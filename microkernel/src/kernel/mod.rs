@@ -242,10 +242,20 @@ impl<M: Machine> Kernel<M> {
         if taken {
             return Next::Resume;
         }
-        match IpcCall::from_number(operation as u8) {
-            Some(_) if self.short_with_memory(thread, OpWord(operation)) => Next::Resume,
-            Some(call) => self.message_call(thread, call, OpWord(operation)),
-            None => self.plain_call(thread, operation),
+        // The message calls have the lowest numbers.
+        let number = operation as u8;
+        if number > NULL_CALL as u8 {
+            return self.plain_call(thread, operation);
+        }
+        let operation = OpWord(operation);
+        match IpcCall::from_number(number) {
+            Some(IpcCall::Call | IpcCall::ReplyReceive)
+                if self.short_with_memory(thread, operation) =>
+            {
+                Next::Resume
+            }
+            Some(call) => self.message_call(thread, call, operation),
+            None => self.plain_call(thread, operation.0),
         }
     }
 
