@@ -190,7 +190,7 @@ impl<M: Machine> Memory<M> {
 
     #[cold]
     fn table_get_deep(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
-        self.slot_in(self.slot_page(self.get(table), index)?, index)
+        self.slot_in(self.slot_page(table, index)?, index)
     }
 
     /// The slot with this number in its page, if it is used.
@@ -201,17 +201,42 @@ impl<M: Machine> Memory<M> {
         Slot::from_words([page[at], page[at + 1]])
     }
 
-    fn slot_page(&self, table: &CapTable, index: u32) -> Option<Frame> {
+    /// The page of the slot with this number, of a table of any size.
+    #[inline(always)]
+    fn slot_page(&self, table: Ref<CapTable>, index: u32) -> Option<Frame> {
+        let table = self.get(table);
         if index >= table.capacity() {
             return None;
         }
         let mut frame = table.root?;
-        for level in (1..=table.level).rev() {
-            frame = self.child(frame, child_index(level, index))?;
+        for level in (1..=TOP_LEVEL).rev() {
+            if level <= table.level {
+                frame = self.child(frame, child_index(level, index))?;
+            }
         }
         Some(frame)
     }
 
+    /// The same, if all pages on the path to it are the table's own.
+    #[inline(always)]
+    fn owned_slot_page(&self, table: Ref<CapTable>, index: u32) -> Option<Frame> {
+        let table = self.get(table);
+        let mut frame = table.root?;
+        if index >= table.capacity() || self.record(frame).count() > 1 {
+            return None;
+        }
+        for level in (1..=TOP_LEVEL).rev() {
+            if level <= table.level {
+                frame = self.child(frame, child_index(level, index))?;
+                if self.record(frame).count() > 1 {
+                    return None;
+                }
+            }
+        }
+        Some(frame)
+    }
+
+    #[inline(always)]
     fn child(&self, frame: Frame, index: usize) -> Option<Frame> {
         frame_in(self.page::<Page>(frame)[index])
     }
@@ -430,9 +455,7 @@ impl<M: Machine> Memory<M> {
                     && found.flags & mask != value
                 {
                     self.table_close(table, index + at as u32 / 2, reap)?;
-                    frame = self
-                        .slot_page(self.get(table), index)
-                        .expect("it had a slot");
+                    frame = self.slot_page(table, index).expect("it had a slot");
                 }
             }
             index += SLOTS;
@@ -605,6 +628,9 @@ impl<M: Machine> Memory<M> {
     /// Makes the path to a slot the table's own: missing pages are made, shared ones copied.
     #[inline(never)]
     fn own_slot_path(&mut self, table: Ref<CapTable>, index: u32) -> Result<Frame, Error> {
+        if let Some(frame) = self.owned_slot_page(table, index) {
+            return Ok(frame);
+        }
         if index >= CAPACITY {
             return Err(Error::InvalidArgument);
         }
@@ -806,6 +832,7 @@ fn place_of(index: u32) -> usize {
 }
 
 /// Which child of a page of this level a slot lies under.
+#[inline(always)]
 fn child_index(level: u8, index: u32) -> usize {
     (index / span(level - 1) % CHILDREN) as usize
 }
