@@ -305,14 +305,14 @@ impl<M: Machine> Memory<M> {
     /// Gives back a frame that no translation can reach any more and whose
     /// count is zero.
     pub fn release_frame(&mut self, frame: Frame) {
-        self.uncharge_frame(frame);
-        self.put(frame, Content::Any);
+        let payer = self.put(frame, Content::Any);
+        self.uncharge(payer.expect("a frame in use is paid for"));
     }
 
     /// As [`Memory::release_frame`], and the frame holds zeros.
     pub(crate) fn release_clean(&mut self, frame: Frame) {
-        self.uncharge_frame(frame);
-        self.put(frame, Content::Zero);
+        let payer = self.put(frame, Content::Zero);
+        self.uncharge(payer.expect("a frame in use is paid for"));
     }
 
     #[inline(always)]
@@ -367,27 +367,28 @@ impl<M: Machine> Memory<M> {
         pop(&mut self.clean, self.records)
     }
 
-    /// Puts an uncharged frame back; `Content::Zero` promises that it holds zeros.
-    fn put(&mut self, frame: Frame, content: Content) {
-        self.mark_free(frame);
+    /// Puts a frame back and returns who paid for it; `Content::Zero` promises
+    /// that it holds zeros.
+    fn put(&mut self, frame: Frame, content: Content) -> Option<Ref<Pool>> {
+        self.statistics.frames_free += 1;
         let list = match content {
             Content::Any => &mut self.dirty,
             Content::Zero => &mut self.clean,
         };
-        push(list, self.records, frame);
+        push(list, self.records, frame)
     }
 
     /// As [`Memory::release_frame`] for a frame that a CPU may still remember;
     /// it is used again only after [`Memory::free_pending`].
     #[inline]
     pub(super) fn release_later(&mut self, frame: Frame, content: Content) {
-        self.uncharge_frame(frame);
-        self.mark_free(frame);
+        self.statistics.frames_free += 1;
         let list = match content {
             Content::Any => &mut self.pending.dirty,
             Content::Zero => &mut self.pending.clean,
         };
-        push(list, self.records, frame);
+        let payer = push(list, self.records, frame);
+        self.uncharge(payer.expect("a frame in use is paid for"));
     }
 
     /// No CPU remembers the pending frames any more.
@@ -400,22 +401,10 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    fn mark_free(&mut self, frame: Frame) {
-        let record = self.record_mut(frame);
-        debug_assert!(record.count == 0, "a frame in use is given back");
-        debug_assert!(
-            record.kind != FrameKind::Free,
-            "a frame is given back twice"
-        );
-        record.kind = FrameKind::Free;
-        record.pool = None;
-        record.lines = 0;
-        self.statistics.frames_free += 1;
-    }
-
     /// Hands a frame of RAM to the free lists at boot.
     pub(super) fn add_free(&mut self, frame: Frame) {
-        self.put(frame, Content::Any);
+        let nobody = self.put(frame, Content::Any);
+        debug_assert!(nobody.is_none());
         self.statistics.frames_total += 1;
     }
 
@@ -453,12 +442,23 @@ impl<M: Machine> Memory<M> {
     }
 }
 
-fn push(list: &mut FreeList, records: &mut [FrameRecord], frame: Frame) {
-    records[frame.number() as usize].link = list.head as u64;
+/// Makes a frame a free one, first in `list`. Returns who paid for it.
+#[inline(always)]
+fn push(list: &mut FreeList, records: &mut [FrameRecord], frame: Frame) -> Option<Ref<Pool>> {
+    let record = &mut records[frame.number() as usize];
+    debug_assert!(record.count == 0, "a frame in use is given back");
+    debug_assert!(
+        record.kind != FrameKind::Free,
+        "a frame is given back twice"
+    );
+    record.kind = FrameKind::Free;
+    record.lines = 0;
+    record.link = list.head as u64;
     if list.head == 0 {
         list.tail = frame.number();
     }
     list.head = frame.number();
+    record.pool.take()
 }
 
 /// Puts all of `more` in front of `list`.

@@ -300,13 +300,6 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// The frame costs its pool nothing any more.
-    #[inline]
-    pub(super) fn uncharge_frame(&mut self, frame: Frame) {
-        let pool = self.record_mut(frame).pool.take();
-        self.uncharge(pool.expect("a frame in use is paid for"));
-    }
-
     /// Moves the charge of a frame to `pool`. Ancestors that both payers have
     /// notice nothing, even if they are at their limits.
     ///
