@@ -243,7 +243,12 @@ impl<M: Machine> Kernel<M> {
 
     /// A space argument that has not ended: a capability, or a thread (the space that it runs in).
     pub(crate) fn space(&self, handle: Handle, needed: Access) -> Result<Ref<Space>, Error> {
-        Ok(self.space_with_access(handle, needed)?.0)
+        match self.object::<Space>(handle, Kind::Space, needed) {
+            Ok(space) if self.memory.get(space).has_ended() => Err(Error::Gone),
+            // Perhaps a thread.
+            Err(Error::WrongKind) => Ok(self.space_with_access(handle, needed)?.0),
+            space => space,
+        }
     }
 
     /// The same, and all that the caller may do with it.
