@@ -8,7 +8,7 @@ use libipc::abi::{
     Error, Extended, Handle, INLINE_BYTES, IpcCall, IpcFlags, MessageKind, OpWord, SendCap,
     TAIL_BYTES,
 };
-use libipc::wire::{Caller, LongBody, Served};
+use libipc::wire::{Body, Caller, LongBody, Served};
 
 use crate::syscall;
 
@@ -123,7 +123,11 @@ fn undeliverable(error: Error, gives: &[SendCap]) {
 
 /// Answers the call behind a kept reply, and hands over `gives`. An error (the caller is gone) leaves
 /// nothing open: the reply and capabilities to be moved are closed.
-pub fn reply(reply: Handle, answer: &mut LongBody, gives: &[SendCap]) -> Result<(), Error> {
+pub fn reply<const TAIL: usize>(
+    reply: Handle,
+    answer: &mut Body<TAIL>,
+    gives: &[SendCap],
+) -> Result<(), Error> {
     let count = gives.len().min(libipc::abi::MESSAGE_CAPS);
     let mut extended = Extended {
         send: answer.tail_address(),

@@ -7,7 +7,7 @@ use libipc::abi::{
 };
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
-use libipc::wire::{Caller, LongBody, Served};
+use libipc::wire::{Caller, LongBody, Served, ShortBody};
 use process_server::{Late, Machine, MemoryShare, ProcessServer, Shares, TableShare};
 use runtime::{log, server, syscall};
 
@@ -222,7 +222,8 @@ impl Machine for Kernel {
     }
 
     fn answer(&mut self, reply: Handle, answer: &Late) {
-        let mut body: LongBody = answer.body();
+        // A few numbers; a long body would be moved whole.
+        let mut body: ShortBody = answer.body();
         let caps: &[SendCap] = answer.caps();
         done(server::reply(reply, &mut body, caps));
     }

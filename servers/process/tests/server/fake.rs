@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
+use libipc::abi::{Error, Handle, INLINE_BYTES, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::Start;
 use libipc::wire::LongBody;
 use process_server::{Late, Machine, MemoryShare, Shares, TableShare};
@@ -411,6 +411,10 @@ impl Machine for Fake {
         };
         assert!(self.thread(label).is_some(), "the caller lives");
         let body: LongBody = answer.body();
+        assert!(
+            body.len() <= INLINE_BYTES,
+            "a late answer fits the registers"
+        );
         let caps = answer.caps().to_vec();
         for cap in &caps {
             assert!(cap.options & SendCap::MOVE != 0);
