@@ -79,17 +79,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         profile.counts.retain(|name, _| name == part);
     }
     let places = profile.places(&images)?;
-    let calls: Vec<&Place> = places.iter().filter(|place| place.is_syscall).collect();
-    print_places("system call", &calls, operations, options.top, |place| {
-        // The stub's own body, the stub, and what called it.
-        let names = place
-            .frames
-            .iter()
-            .skip(1)
-            .take(2)
-            .map(|frame| short(frame));
-        BTreeSet::from([names.collect::<Vec<_>>().join(", in ")])
-    });
+    print_entries(&places, operations, options.top);
     let places: Vec<&Place> = places.iter().collect();
     print_places(
         "function, by itself",
@@ -161,7 +151,9 @@ fn images(system: &System) -> Result<Vec<Image>> {
 /// How often each instruction of each part ran.
 struct Profile {
     counts: BTreeMap<String, HashMap<u64, u64>>,
-    /// Where programs enter the kernel.
+    /// What the kernel ran when it was entered from there.
+    kernel: HashMap<(String, u64), u64>,
+    /// Where programs enter the kernel by a system call.
     syscalls: BTreeSet<(String, u64)>,
 }
 
@@ -176,21 +168,29 @@ impl Profile {
         let owners = owners(images, &section.blocks);
         let mut counts: BTreeMap<String, HashMap<u64, u64>> = BTreeMap::new();
         let mut syscalls = BTreeSet::new();
+        let mut kernel: HashMap<(String, u64), u64> = HashMap::new();
         for block in &section.blocks {
             let part = owners
                 .get(&block.page)
                 .map_or(UNKNOWN, |image| &images[*image].name);
             let instructions = counts.entry(part.to_owned()).or_default();
-            let mut address = block.address;
+            let (mut address, mut last) = (block.address, block.address);
             for length in &block.lengths {
                 *instructions.entry(address).or_default() += block.count;
+                last = address;
                 address += u64::from(*length);
             }
+            let last = (part.to_owned(), last);
             if block.code.ends_with(&SYSCALL) {
-                syscalls.insert((part.to_owned(), address - SYSCALL.len() as u64));
+                syscalls.insert(last.clone());
             }
+            *kernel.entry(last).or_default() += block.kernel;
         }
-        Profile { counts, syscalls }
+        Profile {
+            counts,
+            kernel,
+            syscalls,
+        }
     }
 
     fn parts(&self) -> Vec<(String, u64)> {
@@ -215,7 +215,9 @@ impl Profile {
                 .map_err(|error| anyhow::anyhow!("{}: {error}", image.path.display()))?;
             for (address, count) in instructions {
                 let mut place = Place::find(part, &loader, *address, *count);
-                place.is_syscall = self.syscalls.contains(&(part.clone(), *address));
+                let here = (part.clone(), *address);
+                place.is_syscall = self.syscalls.contains(&here);
+                place.kernel = self.kernel.get(&here).copied().unwrap_or(0);
                 places.push(place);
             }
         }
@@ -255,6 +257,8 @@ struct Place {
     line: String,
     /// It enters the kernel.
     is_syscall: bool,
+    /// How many instructions the kernel ran when it was entered here.
+    kernel: u64,
 }
 
 impl Place {
@@ -264,6 +268,7 @@ impl Place {
             frames: Vec::new(),
             line: format!("{part} {address:#x}"),
             is_syscall: false,
+            kernel: 0,
         };
         let mut frames = loader.find_frames(address).ok();
         while let Some(Ok(Some(frame))) = frames.as_mut().map(|frames| frames.next()) {
@@ -294,6 +299,36 @@ impl Place {
 /// A function's name without type parameters.
 fn short(name: &str) -> &str {
     name.split('<').next().unwrap_or(name)
+}
+
+/// The ways into the kernel, how often each was taken, and what it cost there each time.
+fn print_entries(places: &[Place], operations: f64, top: usize) {
+    let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for place in places.iter().filter(|place| place.kernel > 0) {
+        let (name, times) = if place.is_syscall {
+            // The stub's own body, the stub, and what called it.
+            let names = place.frames.iter().skip(1).take(2);
+            let names: Vec<_> = names.map(|frame| short(frame)).collect();
+            (names.join(", in "), place.count)
+        } else {
+            // A fault or an interrupt; the block may have gone on without one.
+            let part = place.line.split(' ').next().unwrap_or(UNKNOWN);
+            (format!("{part} faults and interrupts"), 0)
+        };
+        let sum = sums.entry(name).or_default();
+        *sum = (sum.0 + times, sum.1 + place.kernel);
+    }
+    let mut rows: Vec<_> = sums.into_iter().collect();
+    rows.sort_by_key(|(_, (_, kernel))| std::cmp::Reverse(*kernel));
+    println!("for each  in the kernel each time, entered by");
+    for (name, (times, kernel)) in rows.into_iter().take(top) {
+        let cost = match times {
+            0 => format!("{} in all", number(kernel as f64 / operations)),
+            _ => number(kernel as f64 / times as f64),
+        };
+        println!("{:>8.1}  {cost:>12}  {name}", times as f64 / operations);
+    }
+    println!();
 }
 
 fn print_places(
@@ -351,6 +386,7 @@ mod tests {
             code: code.to_vec(),
             lengths: vec![1; code.len()],
             count,
+            kernel: 0,
         }
     }
 

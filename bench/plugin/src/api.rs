@@ -42,6 +42,12 @@ unsafe extern "C" {
         counter: *mut c_void,
         amount: u64,
     );
+    pub fn qemu_plugin_register_vcpu_tb_exec_cb(
+        block: *mut Block,
+        callback: unsafe extern "C" fn(c_uint, *mut c_void),
+        flags: c_int,
+        context: *mut c_void,
+    );
     pub fn qemu_plugin_register_vcpu_insn_exec_inline(
         instruction: *mut Instruction,
         operation: c_int,

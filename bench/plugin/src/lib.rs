@@ -9,11 +9,13 @@
 //! section
 //! instructions 123456
 //! cr3_loads 12
-//! block ffffffff80201000 7f12a3c000 0f05c3 2,1 3000
+//! block ffffffff80201000 7f12a3c000 0f05c3 2,1 3000 0
 //! ```
 //!
 //! A `block` line (only with `blocks=on`) has the address, the host page that holds the code (it tells
-//! programs at the same address apart), the code, the length of each instruction, and how often it ran.
+//! programs at the same address apart), the code, the length of each instruction, how often it ran, and
+//! how many instructions the kernel ran after it before the next of a program: so a system call's block
+//! tells what the call cost.
 //!
 //! Use: `-plugin FILE,out=FILE[,blocks=on]`. Works for one virtual CPU. Instructions are counted by whole
 //! blocks, so a fault within a block counts the block's rest as well; the kinds of instruction that are
@@ -35,6 +37,9 @@ use kind::Kind;
 /// `nop dword ptr [rax + rax + MARK + n]` is mark number `n`.
 const MARK: u32 = 0x4d54_0000;
 const MARK_CODE: [u8; 4] = [0x0f, 0x1f, 0x84, 0x00];
+
+/// The kernel's code is here and above.
+const KERNEL: u64 = 1 << 63;
 
 /// What a mark in the guest asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +115,9 @@ struct State {
     kinds: [Tally; Kind::ALL.len()],
     index: HashMap<Code, usize>,
     blocks: Vec<(Code, Tally)>,
+    /// With `blocks=on`: the last block of a program, and what the kernel ran after each.
+    entered: usize,
+    kernel: Vec<u64>,
 }
 
 static STATE: OnceLock<Mutex<State>> = OnceLock::new();
@@ -138,6 +146,7 @@ impl State {
                 let _ = self.write_section();
                 self.measuring = false;
                 self.tallies().for_each(|tally| tally.sum = 0);
+                self.kernel.fill(0);
             }
         }
     }
@@ -153,7 +162,8 @@ impl State {
             writeln!(self.out, "{name} {}", tally.sum)?;
         }
         if self.write_blocks {
-            for (code, tally) in self.blocks.iter().filter(|(_, tally)| tally.sum > 0) {
+            let blocks = self.blocks.iter().zip(&self.kernel);
+            for ((code, tally), kernel) in blocks.filter(|((_, tally), _)| tally.sum > 0) {
                 write!(self.out, "block {:x} {:x} ", code.address, code.page)?;
                 for byte in &code.bytes {
                     write!(self.out, "{byte:02x}")?;
@@ -161,20 +171,31 @@ impl State {
                 for (place, length) in code.lengths.iter().enumerate() {
                     write!(self.out, "{}{length}", if place == 0 { ' ' } else { ',' })?;
                 }
-                writeln!(self.out, " {}", tally.sum)?;
+                writeln!(self.out, " {} {kernel}", tally.sum)?;
             }
         }
         self.out.flush()
     }
 
-    /// The counter of a block, a new one if it was not seen before.
-    fn block_counter(&mut self, code: Code) -> Counter {
+    /// The number of a block, a new one if it was not seen before.
+    fn block_number(&mut self, code: Code) -> usize {
         let next = self.blocks.len();
         let place = *self.index.entry(code.clone()).or_insert(next);
         if place == next {
             self.blocks.push((code, Tally::new()));
+            self.kernel.push(0);
         }
-        self.blocks[place].1.counter
+        place
+    }
+
+    /// A block begins: notes who entered the kernel, or counts for that.
+    fn entered(&mut self, block: usize) {
+        let code = &self.blocks[block].0;
+        if code.address < KERNEL {
+            self.entered = block;
+        } else if self.measuring {
+            self.kernel[self.entered] += code.lengths.len() as u64;
+        }
     }
 }
 
@@ -194,6 +215,11 @@ unsafe extern "C" fn mark_reached(_cpu: c_uint, context: *mut c_void) {
         _ => Mark::Report,
     };
     with_state(|state| state.reached(mark));
+}
+
+/// The guest begins a block. `context` is the block's number.
+unsafe extern "C" fn block_entered(_cpu: c_uint, context: *mut c_void) {
+    with_state(|state| state.entered(context as usize));
 }
 
 /// QEMU translates a block: arrange that its executions are counted.
@@ -250,10 +276,20 @@ unsafe extern "C" fn block_translated(_id: api::Id, block: *mut api::Block) {
                 }
             }
         }
-        let counter = state.block_counter(code);
-        // SAFETY: the counter lives for ever.
+        let number = state.block_number(code);
+        let counter = state.blocks[number].1.counter;
+        // SAFETY: the counter lives for ever, and the callback is a function of this library, which is
+        // never unloaded.
         unsafe {
             api::qemu_plugin_register_vcpu_tb_exec_inline(block, api::ADD_U64, counter.0.cast(), 1);
+            if state.write_blocks {
+                api::qemu_plugin_register_vcpu_tb_exec_cb(
+                    block,
+                    block_entered,
+                    api::NO_REGISTERS,
+                    number as *mut c_void,
+                );
+            }
         }
     });
 }
@@ -292,6 +328,8 @@ pub unsafe extern "C" fn qemu_plugin_install(
         kinds: std::array::from_fn(|_| Tally::new()),
         index: HashMap::new(),
         blocks: Vec::new(),
+        entered: 0,
+        kernel: Vec::new(),
     };
     if STATE.set(Mutex::new(state)).is_err() {
         return 1;

@@ -57,6 +57,8 @@ pub struct Block {
     pub lengths: Vec<u8>,
     /// How often it ran.
     pub count: u64,
+    /// Of a program: how many instructions the kernel ran when it was entered from here.
+    pub kernel: u64,
 }
 
 /// Reads the plugin's output.
@@ -76,7 +78,7 @@ fn parse(text: &str) -> Result<Vec<Section>> {
         let section = sections.last_mut().context("no section begins")?;
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
-            ["block", address, page, code, lengths, count] => section.blocks.push(Block {
+            ["block", address, page, code, lengths, count, kernel] => section.blocks.push(Block {
                 address: u64::from_str_radix(address, 16)?,
                 page: u64::from_str_radix(page, 16)?,
                 code: bytes(code)?,
@@ -85,6 +87,7 @@ fn parse(text: &str) -> Result<Vec<Section>> {
                     .map(str::parse)
                     .collect::<Result<_, _>>()?,
                 count: count.parse()?,
+                kernel: kernel.parse()?,
             }),
             ["instructions", count] => section.instructions = count.parse()?,
             [kind, count] => {
@@ -113,7 +116,7 @@ mod tests {
     fn the_output_of_the_plugin_is_understood() {
         let sections = parse(
             "section\ninstructions 12\ncr3_loads 2\nsection\ninstructions 3\n\
-             block ffffffff80201000 7f12 0f05c3 2,1 4\n",
+             block ffffffff80201000 7f12 0f05c3 2,1 4 9\n",
         )
         .unwrap();
         assert_eq!(sections.len(), 2);
@@ -127,6 +130,7 @@ mod tests {
                 code: vec![0x0f, 0x05, 0xc3],
                 lengths: vec![2, 1],
                 count: 4,
+                kernel: 9,
             }]
         );
         assert!(parse("block").is_err());
