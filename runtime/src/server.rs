@@ -5,8 +5,8 @@
 //! either arrived or is closed.
 
 use libipc::abi::{
-    Error, Extended, Handle, INLINE_BYTES, IpcCall, IpcFlags, MessageKind, OpWord, SendCap,
-    TAIL_BYTES,
+    Error, Extended, Handle, INLINE_BYTES, IpcCall, IpcFlags, MESSAGE_CAPS, MessageKind, OpWord,
+    SendCap, TAIL_BYTES,
 };
 use libipc::wire::{Body, Caller, LongBody, Served};
 
@@ -128,20 +128,21 @@ pub fn reply<const TAIL: usize>(
     answer: &mut Body<TAIL>,
     gives: &[SendCap],
 ) -> Result<(), Error> {
-    let count = gives.len().min(libipc::abi::MESSAGE_CAPS);
-    let mut extended = Extended {
-        send: answer.tail_address(),
-        ..Extended::EMPTY
-    };
-    extended.send_caps[..count].copy_from_slice(&gives[..count]);
+    let count = gives.len().min(MESSAGE_CAPS);
     let op = OpWord::new(IpcCall::Reply, IpcFlags::empty(), answer.len(), count);
-    // What fits the registers needs no memory part, which the kernel would have to read.
-    let memory = match count == 0 && answer.len() <= INLINE_BYTES {
-        true => core::ptr::null_mut(),
-        false => &raw mut extended,
+    let incoming = if count == 0 && answer.len() <= INLINE_BYTES {
+        // What fits the registers needs no memory part, which the kernel would have to read.
+        // SAFETY: no memory part.
+        unsafe { syscall::message(op, reply, core::ptr::null_mut(), answer.words()) }
+    } else {
+        let mut extended = Extended {
+            send: answer.tail_address(),
+            ..Extended::EMPTY
+        };
+        extended.send_caps[..count].copy_from_slice(&gives[..count]);
+        // SAFETY: `send` is the tail of a body that outlives the call, with the length given.
+        unsafe { syscall::message(op, reply, &mut extended, answer.words()) }
     };
-    // SAFETY: `send` is the tail of a body that outlives the call, with the length given.
-    let incoming = unsafe { syscall::message(op, reply, memory, answer.words()) };
     match incoming.delivery.error() {
         None => Ok(()),
         Some(error) => {

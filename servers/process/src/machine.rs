@@ -6,7 +6,7 @@
 
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::{Errno, ProcessError, ProcessIds, Start, Waited, Win32Error};
-use libipc::wire::{self, Body, Refusal};
+use libipc::wire::{self, Refusal, ShortBody};
 
 /// What a new thread lives in, as seen from the thread that it is made like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,11 +149,9 @@ pub enum Late {
 
 impl Late {
     /// The answer as a message body.
-    pub fn body<const TAIL: usize>(&self) -> Body<TAIL> {
-        fn encode<T: serde::Serialize, const TAIL: usize>(
-            result: Result<T, ProcessError>,
-        ) -> Body<TAIL> {
-            let mut body = Body::new();
+    pub fn body(&self) -> ShortBody {
+        fn encode<T: serde::Serialize>(result: Result<T, ProcessError>) -> ShortBody {
+            let mut body = ShortBody::new();
             wire::answer(result.map_err(Refusal::Error), &mut body);
             body
         }
@@ -163,8 +161,8 @@ impl Late {
             Late::Created { ids, .. } => encode(Ok(ids)),
             Late::Stopped(result) => encode(Ok(result)),
             Late::ShouldStop(stop) => encode(Ok(stop)),
-            Late::Errno(errno) => encode::<(), TAIL>(Err(ProcessError::Linux(errno))),
-            Late::Win32(error) => encode::<(), TAIL>(Err(ProcessError::Win32(error))),
+            Late::Errno(errno) => encode::<()>(Err(ProcessError::Linux(errno))),
+            Late::Win32(error) => encode::<()>(Err(ProcessError::Win32(error))),
         }
     }
 

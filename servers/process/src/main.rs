@@ -222,10 +222,8 @@ impl Machine for Kernel {
     }
 
     fn answer(&mut self, reply: Handle, answer: &Late) {
-        // A few numbers; a long body would be moved whole.
-        let mut body: ShortBody = answer.body();
-        let caps: &[SendCap] = answer.caps();
-        done(server::reply(reply, &mut body, caps));
+        let mut body = answer.body();
+        done(server::reply(reply, &mut body, answer.caps()));
     }
 
     fn suspend(&mut self, thread: Handle) {
