@@ -160,7 +160,21 @@ impl<T> Arena<T> {
         Ok(id)
     }
 
-    /// Takes the record out; `None` if the id names nothing.
+    /// Ends the record, if the id names one.
+    pub fn discard(&mut self, id: Id<T>) {
+        let free = self.free;
+        if let Some(slot) = self.slots.get_mut(id.index())
+            && slot.generation == id.generation()
+            && matches!(slot.content, Content::Used(_))
+        {
+            slot.content = Content::Free(free);
+            self.free = id.index() as u32;
+            self.live -= 1;
+        }
+    }
+
+    /// Takes the record out; `None` if the id names nothing. Where its content does not matter any
+    /// more, [`discard`](Self::discard) moves nothing.
     pub fn remove(&mut self, id: Id<T>) -> Option<T> {
         let free = self.free;
         let slot = self.slots.get_mut(id.index())?;

@@ -235,11 +235,11 @@ impl ProcessServer {
 
     /// The end of a record that nothing refers to.
     pub(crate) fn forget_thread<M: Machine>(&mut self, machine: &mut M, id: ThreadId) {
-        if let Some(thread) = self.threads.remove(id)
-            && thread.notification.is_some()
-        {
-            machine.close(thread.notification);
+        let notification = self.threads[id].notification;
+        if notification.is_some() {
+            machine.close(notification);
         }
+        self.threads.discard(id);
     }
 
     /// Whoever waits in a vfork goes on.
@@ -414,11 +414,11 @@ impl ProcessServer {
 
     /// The end of a record that nothing refers to.
     pub(crate) fn forget_process<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
-        if let Some(process) = self.processes.remove(id)
-            && process.notification.is_some()
-        {
-            machine.close(process.notification);
+        let notification = self.processes[id].notification;
+        if notification.is_some() {
+            machine.close(notification);
         }
+        self.processes.discard(id);
     }
 
     /// Makes a process adopt its orphaned descendants, or not (LX-EXIT-06).

@@ -2,8 +2,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use libipc::abi::{
-    Access, Copies, Error, FaultMessage, Handle, PAGE_BYTES, SendCap, SlotFlags, TableSelector,
-    layout,
+    Access, Copies, Error, FaultMessage, Handle, PAGE_BYTES, SlotFlags, TableSelector, layout,
 };
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};

@@ -21,7 +21,7 @@ impl ProcessServer {
         let dispositions = &mut self.dispositions[id];
         dispositions.users -= 1;
         if dispositions.users == 0 {
-            self.dispositions.remove(id);
+            self.dispositions.discard(id);
         }
     }
 }

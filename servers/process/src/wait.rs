@@ -4,6 +4,7 @@
 //! children that each form of wait may see. So a wait looks at children that have news, never at
 //! those that have none, and knows at once when there is nobody to wait for.
 
+use libipc::Handle;
 use libipc::protocol::process::{Errno, Waited};
 use libipc::wire::Answer;
 
@@ -92,6 +93,23 @@ impl ProcessServer {
             && (options & WNOTHREAD == 0 || self.is_child_of_thread(child, thread, process))
     }
 
+    /// Whether `child` has something to tell that such a wait is for.
+    fn is_news(
+        &self,
+        waiter: (ThreadId, ProcessId),
+        child: &Process,
+        selector: Selector,
+        options: u32,
+    ) -> bool {
+        let wanted = match child.event {
+            Event::Ended(_) => true,
+            Event::Stopped(_) => options & WUNTRACED != 0,
+            Event::Continued => options & WCONTINUED != 0,
+            Event::None => false,
+        };
+        wanted && self.is_eligible(waiter, child, selector, options)
+    }
+
     /// A child belongs to the thread that made it; when that is gone, to the oldest thread left.
     fn is_child_of_thread(&self, child: &Process, thread: ThreadId, process: ProcessId) -> bool {
         let creator = child.creator.filter(|creator| {
@@ -110,16 +128,8 @@ impl ProcessServer {
         options: u32,
     ) -> Look {
         let parent = &self.processes[waiter.1];
-        let has_news = |id: &ProcessId| {
-            let child = &self.processes[*id];
-            let wanted = match child.event {
-                Event::Ended(_) => true,
-                Event::Stopped(_) => options & WUNTRACED != 0,
-                Event::Continued => options & WCONTINUED != 0,
-                Event::None => false,
-            };
-            wanted && self.is_eligible(waiter, child, selector, options)
-        };
+        let has_news =
+            |id: &ProcessId| self.is_news(waiter, &self.processes[*id], selector, options);
         let found = match selector {
             Selector::Child(pid) => self.pids.get(pid).process.filter(has_news),
             _ => parent.ready.values().copied().find(has_news),
@@ -206,8 +216,32 @@ impl ProcessServer {
         if let Some(parent) = parent
             && self.processes[child].is_waitable()
         {
-            self.processes[parent].ready.insert(order, child);
+            // Whoever waits has found no news, so these are the first.
+            match self.waiter_for(parent, child) {
+                Some((place, thread, reply)) => {
+                    self.processes[parent].waiters.remove(place);
+                    self.threads[thread].owed = None;
+                    let waited = self.tell(machine, parent, child);
+                    machine.answer(reply, &Late::Waited(waited));
+                }
+                None => {
+                    self.processes[parent].ready.insert(order, child);
+                }
+            }
             self.wake_waiters(machine, parent);
         }
+    }
+
+    /// The first who waits for what `child` has to tell: place, thread and reply.
+    fn waiter_for(&self, parent: ProcessId, child: ProcessId) -> Option<(usize, ThreadId, Handle)> {
+        let waiters = self.processes[parent].waiters.iter().enumerate();
+        waiters.into_iter().find_map(|(place, thread)| {
+            let Some((Owed::Wait { selector, options }, reply)) = self.threads[*thread].owed else {
+                unreachable!("a waiter is owed an answer");
+            };
+            let child = &self.processes[child];
+            self.is_news((*thread, parent), child, selector, options)
+                .then_some((place, *thread, reply))
+        })
     }
 }
