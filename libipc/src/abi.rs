@@ -28,17 +28,18 @@ pub const NEVER: u64 = u64::MAX;
 /// unmapped, so that `sysret` never sees a non-canonical address (Intel SDM volume 2, SYSRET).
 pub const USER_END: u64 = 0x7fff_ffff_f000;
 
-/// Where native programs lie in their address space: image, data, loader and first stack share one
-/// 2 MiB range, so that a forked child copies one path of page tables.
+/// Where native programs lie in their address space. What they only read has one 2 MiB range, and so
+/// one page table, which all processes that run the image share. Data, loader and first stack have the
+/// next, so that a process that writes copies one path of tables, with few entries in the last.
 pub mod layout {
     /// Link address of a native program.
     pub const IMAGE: u64 = 0x7f00_0000_0000;
     /// Link address of the loader, which is gone before a program's first instruction.
-    pub const LOADER: u64 = 0x7f00_0018_0000;
+    pub const LOADER: u64 = 0x7f00_0038_0000;
     /// First address past the loader's range.
-    pub const LOADER_END: u64 = 0x7f00_001c_0000;
+    pub const LOADER_END: u64 = 0x7f00_003c_0000;
     /// First address past the first thread's stack.
-    pub const STACK_END: u64 = 0x7f00_001f_f000;
+    pub const STACK_END: u64 = 0x7f00_003f_f000;
     /// Here, in the first stack's last word, a program finds the address of its initial stack: it
     /// need not write anything to know it later.
     pub const INITIAL_STACK_AT: u64 = STACK_END - 8;
