@@ -89,6 +89,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         |place| place.frames.first().into_iter().cloned().collect(),
     );
     print_places(
+        "function, as it was compiled",
+        &places,
+        operations,
+        options.top,
+        |place| place.frames.last().into_iter().cloned().collect(),
+    );
+    print_places(
         "function, with what is inlined into it",
         &places,
         operations,
