@@ -33,6 +33,15 @@ pub struct Found {
     pub generation: u32,
 }
 
+/// What stands for a space or a table: it itself, or a thread that lives in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HomeOf {
+    /// A thread that the caller may direct.
+    Thread(Ref<Thread>),
+    /// Something else, of whatever kind.
+    Itself(Found),
+}
+
 impl Found {
     /// The slot.
     pub fn slot(&self) -> Slot {
@@ -198,27 +207,38 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// A table argument: a capability, a thread (its files table), or one of the caller's own.
-    pub(crate) fn table(&self, handle: Handle, needed: Access) -> Result<Ref<CapTable>, Error> {
-        self.table_of(handle, TableSelector::Files, needed)
+    /// What a space or table argument names.
+    pub(crate) fn home(&self, handle: Handle) -> Result<HomeOf, Error> {
+        match self.object(handle, Kind::Thread, Access::CONTROL | Access::REGISTERS) {
+            Ok(thread) => Ok(HomeOf::Thread(thread)),
+            Err(Error::WrongKind) => Ok(HomeOf::Itself(self.find(handle)?)),
+            Err(error) => Err(error),
+        }
     }
 
-    /// The same, where a thread stands for that one of its tables.
-    pub(crate) fn table_of(
+    /// A table argument: a capability, a thread (its files table), or one of the caller's own.
+    pub(crate) fn table(&self, handle: Handle, needed: Access) -> Result<Ref<CapTable>, Error> {
+        if handle.is_own_table() {
+            let selector = handle.table().ok_or(Error::BadHandle)?;
+            return self.home_table(HomeOf::Thread(self.caller()), selector, needed);
+        }
+        self.home_table(self.home(handle)?, TableSelector::Files, needed)
+    }
+
+    /// A table that has not ended, where a thread stands for that one of its tables.
+    pub(crate) fn home_table(
         &self,
-        handle: Handle,
+        home: HomeOf,
         selector: TableSelector,
         needed: Access,
     ) -> Result<Ref<CapTable>, Error> {
-        let table = if handle.is_own_table() {
-            let selector = handle.table().ok_or(Error::BadHandle)?;
-            let own = self.memory.get(self.caller()).table(selector);
-            own.ok_or(Error::BadHandle)?
-        } else {
-            match self.part_of(handle, |thread| thread.table(selector))? {
-                Some(table) => table,
-                None => self.object(handle, Kind::Table, needed)?,
+        let table = match home {
+            // One that has ended lives in nothing.
+            HomeOf::Thread(thread) => {
+                let table = self.memory.get(thread).table(selector);
+                table.ok_or(Error::Gone)?
             }
+            HomeOf::Itself(found) => found.object(Kind::Table, needed)?,
         };
         if self.memory.get(table).has_ended() {
             return Err(Error::Gone);
@@ -226,44 +246,28 @@ impl<M: Machine> Kernel<M> {
         Ok(table)
     }
 
-    /// What a thread lives in, for who may direct it; `None` if the handle names something else.
-    #[inline]
-    pub(crate) fn part_of<T>(
-        &self,
-        handle: Handle,
-        part: impl FnOnce(&Thread) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        match self.object(handle, Kind::Thread, Access::CONTROL | Access::REGISTERS) {
-            // One that has ended lives in nothing.
-            Ok(thread) => Ok(Some(part(self.memory.get(thread)).ok_or(Error::Gone)?)),
-            Err(Error::WrongKind) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// A space argument that has not ended: a capability, or a thread (the space that it runs in).
     pub(crate) fn space(&self, handle: Handle, needed: Access) -> Result<Ref<Space>, Error> {
         match self.object::<Space>(handle, Kind::Space, needed) {
             Ok(space) if self.memory.get(space).has_ended() => Err(Error::Gone),
             // Perhaps a thread.
-            Err(Error::WrongKind) => Ok(self.space_with_access(handle, needed)?.0),
+            Err(Error::WrongKind) => Ok(self.home_space(self.home(handle)?, needed)?.0),
             space => space,
         }
     }
 
     /// The same, and all that the caller may do with it.
-    pub(crate) fn space_with_access(
+    pub(crate) fn home_space(
         &self,
-        handle: Handle,
+        home: HomeOf,
         needed: Access,
     ) -> Result<(Ref<Space>, u32), Error> {
-        let of_thread = |thread: &Thread| Some((thread.space?, thread.space_access));
-        let (space, access) = match self.part_of(handle, of_thread)? {
-            Some(part) => part,
-            None => {
-                let found = self.find(handle)?;
-                (found.object(Kind::Space, Access::empty())?, found.access)
+        let (space, access) = match home {
+            HomeOf::Thread(thread) => {
+                let thread = self.memory.get(thread);
+                (thread.space.ok_or(Error::Gone)?, thread.space_access)
             }
+            HomeOf::Itself(found) => (found.object(Kind::Space, Access::empty())?, found.access),
         };
         if access & needed.bits() != needed.bits() {
             return Err(Error::AccessDenied);

@@ -64,14 +64,19 @@ impl<M: Machine> Kernel<M> {
         Ok(pool)
     }
 
-    /// The rights on a pool or thread that is made with this pool capability: all but those that
-    /// only a capability with LABEL passes on.
-    fn passed_on(&self, pool: Handle) -> Result<Access, Error> {
-        let held = Access::from_bits_retain(self.find(pool)?.access);
-        Ok(match held.contains(Access::LABEL) {
+    /// A pool that pays, and the rights on a pool or thread that is made with this capability to it:
+    /// all but those that only a capability with LABEL passes on.
+    fn payer_and_rights(&self, pool: Handle) -> Result<(Ref<Pool>, Access), Error> {
+        let found = self.find(pool)?;
+        let pool: Ref<Pool> = found.object(Kind::Pool, Access::CHARGE)?;
+        if self.memory.get(pool).has_ended() {
+            return Err(Error::Gone);
+        }
+        let rights = match Access::from_bits_retain(found.access).contains(Access::LABEL) {
             true => Access::all(),
             false => Access::all().difference(Access::LABEL),
-        })
+        };
+        Ok((pool, rights))
     }
 
     /// Gives the caller the first capability to a new object, one hold on which is the node's.

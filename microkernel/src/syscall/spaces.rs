@@ -11,8 +11,7 @@ use libipc::abi::{Access, Error, Handle, Kind, PAGE_BYTES, Protection};
 
 impl<M: Machine> Kernel<M> {
     pub(super) fn pool_create(&mut self, parent: Handle, limit_pages: u64) -> Result<Handle, Stop> {
-        let rights = self.passed_on(parent)?;
-        let parent = self.payer(parent)?;
+        let (parent, rights) = self.payer_and_rights(parent)?;
         let pool = self.memory.pool_create(parent, limit_pages)?;
         self.memory.pool_hold(pool)?;
         self.give_new_with(parent, Kind::Pool, pool, rights)

@@ -2,6 +2,7 @@
 
 use super::truth;
 use crate::cap::{Cap, CapTable};
+use crate::kernel::lookup::HomeOf;
 use crate::kernel::{Kernel, Side, Stop};
 use crate::machine::Machine;
 use crate::memory::{FrameKind, Intent, Pool, Ref, Space};
@@ -57,16 +58,16 @@ impl<M: Machine> Kernel<M> {
         label: u64,
         exceptions: Handle,
     ) -> Result<Handle, Stop> {
-        let rights = self.may_label(pool, label)?;
-        let pool = self.payer(pool)?;
-        let source = self.source(Home {
+        let (pool, rights) = self.payer_of_thread(pool, label)?;
+        let home = Home {
             space,
             private,
             files,
             fs,
             copies,
             prefault: 0,
-        })?;
+        };
+        let source = self.source(home, None)?;
         let exceptions = self.hold_sender(exceptions)?;
         let thread = match self.new_thread(pool, source, label) {
             Ok(thread) => thread,
@@ -79,23 +80,36 @@ impl<M: Machine> Kernel<M> {
         self.give_new_with(pool, Kind::Thread, thread, rights)
     }
 
-    /// Whether the caller may give a thread this label; the rights that it gets on the thread.
-    fn may_label(&self, pool: Handle, label: u64) -> Result<Access, Error> {
-        let rights = self.passed_on(pool)?;
+    /// A pool that pays for a thread with this label, and the rights that the caller gets on the
+    /// thread.
+    fn payer_of_thread(&self, pool: Handle, label: u64) -> Result<(Ref<Pool>, Access), Error> {
+        let (pool, rights) = self.payer_and_rights(pool)?;
         if label != self.memory.get(self.caller()).label && !rights.contains(Access::LABEL) {
             return Err(Error::AccessDenied);
         }
-        Ok(rights)
+        Ok((pool, rights))
     }
 
-    /// Looks up what a new thread is to live in.
-    fn source(&self, home: Home) -> Result<Source, Error> {
+    /// Looks up what a new thread is to live in. `like` may be named by many of its parts, so it is
+    /// looked up once.
+    fn source(&self, home: Home, like: Option<(Handle, Ref<Thread>)>) -> Result<Source, Error> {
         let copies = home.copies;
         let needed = match copies.contains(Copies::SPACE) {
             true => Access::SNAPSHOT,
             false => Access::MAKE_THREAD,
         };
-        let (space, access) = self.space_with_access(home.space, needed)?;
+        let mut known = like;
+        let mut look_up = |handle: Handle| match known {
+            Some((name, thread)) if name == handle => Ok(HomeOf::Thread(thread)),
+            _ => {
+                let home = self.home(handle)?;
+                if let HomeOf::Thread(thread) = home {
+                    known = Some((handle, thread));
+                }
+                Ok::<_, Error>(home)
+            }
+        };
+        let (space, access) = self.home_space(look_up(home.space)?, needed)?;
         let mut tables = [None; 3];
         let handles = [
             (TableSelector::Files, home.files),
@@ -104,9 +118,13 @@ impl<M: Machine> Kernel<M> {
         ];
         for (selector, handle) in handles {
             let place = selector as usize;
-            if handle.is_some() || !copies.contains(TABLE_COPIES[place]) {
-                tables[place] = Some(self.table_of(handle, selector, Access::USE_TABLE)?);
-            }
+            tables[place] = if handle.is_own_table() {
+                Some(self.table(handle, Access::USE_TABLE)?)
+            } else if handle.is_some() || !copies.contains(TABLE_COPIES[place]) {
+                Some(self.home_table(look_up(handle)?, selector, Access::USE_TABLE)?)
+            } else {
+                None
+            };
         }
         Ok(Source {
             space,
@@ -181,21 +199,24 @@ impl<M: Machine> Kernel<M> {
         stack: u64,
         prefault: u64,
     ) -> Result<Handle, Stop> {
-        let rights = self.may_label(pool, label)?;
-        let pool = self.payer(pool)?;
-        let like: Ref<Thread> = self.object(like, Kind::Thread, Access::REGISTERS)?;
+        let (pool, rights) = self.payer_of_thread(pool, label)?;
+        let found = self.find(like)?;
+        let name = like;
+        let like: Ref<Thread> = found.object(Kind::Thread, Access::REGISTERS)?;
         let model = self.memory.get(like);
         if model.state != State::Answer || model.fault().is_some() {
             return Err(Error::WrongState.into());
         }
-        let source = self.source(Home {
+        let home = Home {
             space,
             private,
             files,
             fs,
             copies,
             prefault,
-        })?;
+        };
+        let may_direct = found.object::<Thread>(Kind::Thread, Access::CONTROL);
+        let source = self.source(home, may_direct.is_ok().then_some((name, like)))?;
         let thread = self.new_thread(pool, source, label)?;
         if let Err(error) = self.copy_registers(like, thread, pool, stack) {
             self.drop_object(Kind::Thread, thread.to_bits());
@@ -487,9 +508,10 @@ impl<M: Machine> Kernel<M> {
             2 => TableSelector::Fs,
             _ => return Err(Error::InvalidArgument.into()),
         };
-        let table = self
-            .part_of(thread, |thread| thread.table(selector))?
-            .ok_or(Error::WrongKind)?;
+        let table = match self.home(thread)? {
+            HomeOf::Itself(_) => return Err(Error::WrongKind.into()),
+            thread => self.home_table(thread, selector, Access::empty())?,
+        };
         let pool = self.payer(pool)?;
         self.hold_object(Kind::Table, table.to_bits())?;
         self.give_new(pool, Kind::Table, table)
