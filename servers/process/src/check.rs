@@ -85,7 +85,7 @@ impl ProcessServer {
                 }) += 1;
                 if record.event != Event::None {
                     ready += 1;
-                    if process.ready.get(&record.order) != Some(&child) {
+                    if process.ready.get(record.order) != Some(child) {
                         return Err("a child with news is ready");
                     }
                 }

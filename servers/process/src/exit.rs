@@ -329,7 +329,7 @@ impl ProcessServer {
         children.remove(&mut self.processes, child, |process| &mut process.sibling);
         let owner = &mut self.processes[parent];
         owner.children = children;
-        owner.ready.remove(&order);
+        owner.ready.remove(order);
     }
 
     /// Counts a child for its parent: `change` is 1, or `u32::MAX` for one less.

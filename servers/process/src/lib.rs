@@ -29,6 +29,7 @@ pub mod model;
 mod object;
 pub mod pid;
 pub mod plan;
+mod ready;
 mod serve;
 mod service;
 mod shares;

@@ -4,7 +4,6 @@
 //! counts who shares them, and they go with the last such thread. Its signal dispositions are a
 //! record of their own that counts its users; sharing them means naming the same record.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use libipc::abi::Handle;
@@ -12,6 +11,7 @@ use libipc::protocol::process::Waited;
 
 use crate::arena::Id;
 use crate::list::{Links, List};
+use crate::ready::Ready;
 
 /// Names a process: never reused.
 pub type ProcessId = Id<Process>;
@@ -131,7 +131,7 @@ pub struct Process {
     /// Children that a wait with `__WCLONE` sees.
     pub clone_children: u32,
     /// Children with an event to tell, in order of creation.
-    pub ready: BTreeMap<u64, ProcessId>,
+    pub ready: Ready,
     /// Threads that wait for children, first come first.
     pub waiters: Vec<ThreadId>,
     /// Threads that wait until this service thread has stopped.
@@ -288,7 +288,7 @@ impl Process {
             next_order: 0,
             plain_children: 0,
             clone_children: 0,
-            ready: BTreeMap::new(),
+            ready: Ready::default(),
             waiters: Vec::new(),
             stoppers: Vec::new(),
             maker: None,

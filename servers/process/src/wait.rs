@@ -132,7 +132,7 @@ impl ProcessServer {
             |id: &ProcessId| self.is_news(waiter, &self.processes[*id], selector, options);
         let found = match selector {
             Selector::Child(pid) => self.pids.get(pid).process.filter(has_news),
-            _ => parent.ready.values().copied().find(has_news),
+            _ => parent.ready.iter().find(has_news),
         };
         if let Some(child) = found {
             return Look::Found(self.tell(machine, waiter.1, child));
@@ -177,7 +177,7 @@ impl ProcessServer {
             Event::None => 0,
         };
         let waited = record.told(status);
-        self.processes[parent].ready.remove(&order);
+        self.processes[parent].ready.remove(order);
         if let Event::Ended(_) = event {
             self.disown(child);
             self.bury(machine, child);
