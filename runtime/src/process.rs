@@ -570,16 +570,13 @@ pub const HANDLES: Handle = Handle::new(TableSelector::Files, 3, 0);
 pub struct ObjectHandle(pub Handle);
 
 /// CreateProcess: starts the image of `order` in `directory`, or in the caller's working directory.
-/// What `options` says of start and directory is filled in. Returns the ids and the handles to
+/// What `options` says of the start is filled in. Returns the ids and the handles to
 /// the process and its first thread.
 pub fn create_process<'s>(
     order: Order<impl Strings<'s>, impl Strings<'s>>,
     directory: Option<Handle>,
     mut options: CreateProcess,
 ) -> Result<(ProcessIds, ObjectHandle, ObjectHandle), ProcessError> {
-    options.has_directory = directory.is_some();
-    // Without a directory any capability stands in its place.
-    let directory = SendCap::copy(directory.unwrap_or(slots::PROCESS_SERVER));
     let mut received = Received::new();
     let mut client = process::Client::new(Connection {
         receive_slots: HANDLES,
@@ -587,7 +584,10 @@ pub fn create_process<'s>(
     });
     let result = order.give(&mut None, |start, image| {
         options.start = start;
-        client.create_process(options, image, directory, &mut received)
+        match directory.map(SendCap::copy) {
+            Some(directory) => client.create_process_in(options, image, directory, &mut received),
+            None => client.create_process(options, image, &mut received),
+        }
     });
     match (result, received.as_slice()) {
         (Ok(ids), [process, thread]) => Ok((ids, ObjectHandle(*process), ObjectHandle(*thread))),

@@ -143,9 +143,6 @@ pub struct CreateProcess {
     pub process_inherit: bool,
     /// See `process_inherit`.
     pub thread_inherit: bool,
-    /// Whether the `directory` that comes along is the child's working directory; otherwise it
-    /// begins in the caller's (W32-CP-10).
-    pub has_directory: bool,
     /// Name and strings.
     pub start: Start,
 }
@@ -296,9 +293,8 @@ crate::protocol! {
     /// getsid (LX-PGRP-05); 0 is the caller.
     17 => getsid(pid: i32) -> u32 [short];
 
-    /// Makes a process from an image (W32-CP-01). `directory` becomes its working directory if the
-    /// order says so; otherwise any capability stands in its place.
-    20 => create_process(order: CreateProcess) -> ProcessIds [short] takes(image, directory) gives(process, thread);
+    /// Makes a process from an image (W32-CP-01). It begins in the caller's working directory.
+    20 => create_process(order: CreateProcess) -> ProcessIds [short] takes(image) gives(process, thread);
     /// Ends the calling process with a 32-bit exit code.
     21 => exit_process(code: u32) -> () [short];
     /// Ends the process that the used handle names; needs PROCESS_TERMINATE.
@@ -312,6 +308,9 @@ crate::protocol! {
     /// A notification of the process or thread that the used handle names: its bit 0 is set and
     /// stays when the object has ended. Needs SYNCHRONIZE.
     26 => wait_object() -> () [short] gives(notification);
+
+    /// As `create_process`; the process begins in `directory` (W32-CP-10).
+    27 => create_process_in(order: CreateProcess) -> ProcessIds [short] takes(image, directory) gives(process, thread);
 
     /// Makes a service thread: its own process, child of PID 2, in the caller's memory, all signals
     /// ignored, stopped until woken (LX-KTHREAD-05). Returns its PID.

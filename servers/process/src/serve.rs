@@ -4,6 +4,7 @@
 //! known by its label, the access mask says which groups of methods it may use) or a Win32 handle
 //! (the badge names the object). Nobody else's call does anything.
 
+use libipc::Handle;
 use libipc::protocol::process::*;
 use libipc::protocol::startup::process::CLIENT_BADGE;
 use libipc::wire::{Answer, Bytes, Caller};
@@ -45,6 +46,29 @@ impl ProcessServer {
         linux::CallerFacts {
             is_init: self.processes[process].kind == Kind::Init,
         }
+    }
+
+    fn create_win32<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        order: &CreateProcess,
+        directory: Option<Handle>,
+    ) -> Reply<ProcessIds> {
+        let client = self.client(caller, access::SELF)?;
+        let plan = win32::create_process(order, directory).map_err(ProcessError::Win32)?;
+        let created = self
+            .create(machine, client, plan, caller)
+            .map_err(|errno| ProcessError::Win32(win32::error(errno)))?;
+        Ok(match created {
+            Answer::Now(Late::Created { ids, handles }) => {
+                for handle in handles {
+                    caller.give(handle);
+                }
+                Answer::Now(ids)
+            }
+            _ => Answer::Later,
+        })
     }
 
     /// The answer to a call that may have ended its caller, who was `before`.
@@ -209,21 +233,17 @@ impl<M: Machine> Server<M> for ProcessServer {
         caller: &mut Caller,
         order: CreateProcess,
     ) -> Reply<ProcessIds> {
-        let client = self.client(caller, access::SELF)?;
-        let plan =
-            win32::create_process(&order, caller.received[1]).map_err(ProcessError::Win32)?;
-        let created = self
-            .create(machine, client, plan, caller)
-            .map_err(|errno| ProcessError::Win32(win32::error(errno)))?;
-        Ok(match created {
-            Answer::Now(Late::Created { ids, handles }) => {
-                for handle in handles {
-                    caller.give(handle);
-                }
-                Answer::Now(ids)
-            }
-            _ => Answer::Later,
-        })
+        self.create_win32(machine, caller, &order, None)
+    }
+
+    fn create_process_in<'m>(
+        &mut self,
+        machine: &mut M,
+        caller: &mut Caller,
+        order: CreateProcess,
+    ) -> Reply<ProcessIds> {
+        let directory = caller.received[1];
+        self.create_win32(machine, caller, &order, Some(directory))
     }
 
     fn exit_process<'m>(&mut self, machine: &mut M, caller: &mut Caller, code: u32) -> Reply<()> {

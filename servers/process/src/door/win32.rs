@@ -41,7 +41,10 @@ pub fn id(number: u32) -> u32 {
 }
 
 /// CreateProcess. The checks are in the order of W32-CP-12.
-pub fn create_process(order: &CreateProcess, directory: Handle) -> Result<SpawnPlan, Win32Error> {
+pub fn create_process(
+    order: &CreateProcess,
+    directory: Option<Handle>,
+) -> Result<SpawnPlan, Win32Error> {
     use CreationFlags as F;
     let flags = CreationFlags::from_bits_retain(order.flags);
     if flags.contains(F::DETACHED_PROCESS | F::CREATE_NEW_CONSOLE)
@@ -61,9 +64,9 @@ pub fn create_process(order: &CreateProcess, directory: Handle) -> Result<SpawnP
             true => FilesChoice::Inheritable,
             false => FilesChoice::Fresh,
         },
-        directory: match order.has_directory {
-            true => DirectoryChoice::At(directory),
-            false => DirectoryChoice::Copy,
+        directory: match directory {
+            Some(directory) => DirectoryChoice::At(directory),
+            None => DirectoryChoice::Copy,
         },
         dispositions: DispositionChoice::Default,
         group: GroupChoice::New(Kind::Win32),

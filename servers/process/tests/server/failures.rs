@@ -73,7 +73,6 @@ const CREATE: CreateProcess = CreateProcess {
     inherit_handles: true,
     process_inherit: false,
     thread_inherit: false,
-    has_directory: true,
     start: START,
 };
 
@@ -148,7 +147,7 @@ fn a_spawn_that_fails_at_any_step_leaves_nothing() {
 
 #[test]
 fn a_create_process_that_fails_at_any_step_leaves_nothing() {
-    let create = |world: &mut World, caller| world.try_create_process(caller, CREATE);
+    let create = |world: &mut World, caller| world.try_create_process_in(caller, CREATE);
     let error = No::Win32(Win32Error::NotEnoughMemory);
     assert_eq!(fail_each_step(create, error), 4);
 }
@@ -179,7 +178,7 @@ fn with_its_image_there_a_spawn_that_fails_at_any_step_leaves_nothing() {
 
 #[test]
 fn with_its_image_there_a_create_process_that_fails_at_any_step_leaves_nothing() {
-    let create = |world: &mut World, caller| world.try_create_process(caller, CREATE);
+    let create = |world: &mut World, caller| world.try_create_process_in(caller, CREATE);
     let error = No::Win32(Win32Error::NotEnoughMemory);
     assert_eq!(
         fail_each_step_from(|| World::with_image(7), create, error),

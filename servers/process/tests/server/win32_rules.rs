@@ -33,6 +33,11 @@ struct Created {
 
 fn create(world: &mut World, creator: u64, order: CreateProcess) -> Created {
     assert_eq!(world.try_create_process(creator, order), Err(No::Yet));
+    created(world, creator)
+}
+
+/// The process that is being created last, once its image is loaded.
+fn created(world: &mut World, creator: u64) -> Created {
     let label = world.newest();
     assert_eq!(world.loaded(label), Err(No::Yet));
     world.given.clear();
@@ -112,11 +117,9 @@ fn w32_cp_10_the_working_directory_is_the_given_one_or_the_creators() {
     let inherits = create(&mut world, creator, order(0));
     let table = world.fake.thread(inherits.label).unwrap().within.fs;
     assert_eq!(world.fake.table(table)[&1].0, 777);
-    let with_directory = CreateProcess {
-        has_directory: true,
-        ..order(0)
-    };
-    let given = create(&mut world, creator, with_directory);
+    let result = world.try_create_process_in(creator, order(0));
+    assert_eq!(result, Err(No::Yet));
+    let given = created(&mut world, creator);
     let table = world.fake.thread(given.label).unwrap().within.fs;
     assert_ne!(world.fake.table(table)[&1].0, 777);
     assert_eq!(world.fake.table(own)[&1].0, 777, "the creator's stays");

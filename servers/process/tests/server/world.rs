@@ -310,9 +310,20 @@ impl World {
     pub fn try_create_process(&mut self, label: u64, order: CreateProcess) -> Outcome<ProcessIds> {
         let cap = SendCap::copy(Handle(1));
         let mut received = Received::new();
+        let result = self.client(label).create_process(order, cap, &mut received);
+        outcome(result)
+    }
+
+    pub fn try_create_process_in(
+        &mut self,
+        label: u64,
+        order: CreateProcess,
+    ) -> Outcome<ProcessIds> {
+        let cap = SendCap::copy(Handle(1));
+        let mut received = Received::new();
         let result = self
             .client(label)
-            .create_process(order, cap, cap, &mut received);
+            .create_process_in(order, cap, cap, &mut received);
         outcome(result)
     }
 
