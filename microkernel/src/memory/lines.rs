@@ -11,7 +11,9 @@
 
 use super::entry::{Entry, Kind};
 use super::frame::{Content, Frame, FrameKind, table};
-use super::{Error, Memory};
+use super::store::Ref;
+use super::tree::index;
+use super::{Error, Memory, Pool};
 use crate::machine::Machine;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -88,22 +90,89 @@ impl<M: Machine> Memory<M> {
         let busy = self.record(from).busy_lines() & lines;
         let record = self.record_mut(to);
         record.lines |= lines;
-        record.set_busy_lines(busy);
+        record.set_busy_lines(record.busy_lines() | busy);
         for line in Bits(lines & !busy) {
             copy_line(&self.machine, from, to, line);
         }
         let mut masked = false;
         for number in Bits(busy) {
-            for index in number * 8..number * 8 + 8 {
-                let entry = self.entry(from, index);
-                if entry.counts() {
-                    masked |= self.copy_counted(from, to, index, entry)?;
-                } else {
-                    self.replace_entry(to, index, entry);
-                }
+            masked |= self.copy_busy_line(from, to, number, None)?;
+        }
+        Ok(masked)
+    }
+
+    /// Copies the entries of a line, but for one.
+    #[inline(always)]
+    fn copy_busy_line(
+        &mut self,
+        from: Frame,
+        to: Frame,
+        number: usize,
+        except: Option<usize>,
+    ) -> Result<bool, Error> {
+        let mut masked = false;
+        for index in number * 8..number * 8 + 8 {
+            let entry = self.entry(from, index);
+            if Some(index) == except {
+            } else if entry.counts() {
+                masked |= self.copy_counted(from, to, index, entry)?;
+            } else {
+                self.replace_entry(to, index, entry);
             }
         }
         Ok(masked)
+    }
+
+    /// As [`Memory::copy_entries`], and what lies on the way to the page at `address`, which both
+    /// sides will write, parts at once: where it is the source's alone, the source keeps it and the
+    /// copy gets tables and a page of its own. So neither faults there. What `pool` cannot pay for
+    /// is shared.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Memory::copy_entries`].
+    pub(super) fn copy_entries_apart(
+        &mut self,
+        from: Frame,
+        to: Frame,
+        lines: u64,
+        level: u8,
+        address: u64,
+        pool: Ref<Pool>,
+    ) -> Result<bool, Error> {
+        let index = index(address, level);
+        let entry = self.entry(from, index);
+        let (kind, content) = match entry.kind() {
+            Kind::Table => (FrameKind::Table, Content::Zero),
+            Kind::Private => (FrameKind::Data, Content::Any),
+            _ => return self.copy_entries(from, to, lines),
+        };
+        if !entry.is_writable() {
+            return self.copy_entries(from, to, lines);
+        }
+        let Ok(frame) = self.take(pool, kind, content) else {
+            return self.copy_entries(from, to, lines);
+        };
+        let line = 1 << (index / 8);
+        let below = match kind {
+            FrameKind::Table => Entry::table(frame, true),
+            _ => Entry::page(Kind::Private, frame, entry).unmasked(),
+        };
+        self.set_entry(to, index, below);
+        let mut masked = self.copy_busy_line(from, to, index / 8, Some(index))?;
+        masked |= match kind {
+            FrameKind::Table => {
+                self.statistics.table_copies += 1;
+                let (child, lines) = (entry.frame(), self.record(entry.frame()).lines);
+                self.copy_entries_apart(child, frame, lines, level - 1, address, pool)?
+            }
+            _ => {
+                self.statistics.page_copies += 1;
+                self.machine.copy_frame(entry.frame(), frame);
+                false
+            }
+        };
+        Ok(masked | self.copy_entries(from, to, lines & !line)?)
     }
 
     #[inline(always)]

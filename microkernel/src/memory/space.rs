@@ -15,7 +15,7 @@
 use super::frame::{Content, Frame, FrameKind, table};
 use super::lines::{Bits, clear_line, copy_line};
 use super::store::{Object, ObjectKind, Ref};
-use super::tree::{ENTRIES, USER_LINES};
+use super::tree::{ENTRIES, ROOT_LEVEL, USER_LINES};
 use super::{Error, Memory, Pool};
 use crate::machine::{CpuSet, Machine};
 use core::ops::Range;
@@ -187,7 +187,8 @@ impl<M: Machine> Memory<M> {
 
     /// Makes a copy-on-write copy of `source` with one hold, the caller's, and
     /// the same pager. `pool` pays for it and for what it comes to own. Costs
-    /// the same whatever is mapped.
+    /// the same whatever is mapped. The page at `apart`, if it is the source's
+    /// alone, is copied at once, so that neither side faults when it writes there.
     ///
     /// # Errors
     ///
@@ -197,6 +198,7 @@ impl<M: Machine> Memory<M> {
         &mut self,
         source: Ref<Space>,
         pool: Ref<Pool>,
+        apart: Option<u64>,
     ) -> Result<Ref<Space>, Error> {
         let from = self.get(source);
         let from_root = from.root.ok_or(Error::Gone)?;
@@ -204,7 +206,13 @@ impl<M: Machine> Memory<M> {
         let copy = self.new_space(pool, pager, native)?;
         let root = self.get(copy).root.expect("it was just made");
         let lines = self.record(from_root).lines & USER_LINES;
-        match self.copy_entries(from_root, root, lines) {
+        let copied = match apart.filter(|address| *address < USER_END) {
+            Some(address) => {
+                self.copy_entries_apart(from_root, root, lines, ROOT_LEVEL, address, pool)
+            }
+            None => self.copy_entries(from_root, root, lines),
+        };
+        match copied {
             Ok(masked) => {
                 // Before this call returns, no CPU may write through what it
                 // remembers from before the masking.

@@ -74,7 +74,8 @@ impl<M: Machine> Kernel<M> {
         if let Some(node) = pager {
             self.memory.node_hold(node)?;
         }
-        match self.memory.space_snapshot(source, pool) {
+        let apart = (prefault != 0).then_some(prefault);
+        match self.memory.space_snapshot(source, pool, apart) {
             Ok(space) => {
                 if prefault != 0 {
                     // Only to save a fault: one that cannot be settled now comes when it is due.

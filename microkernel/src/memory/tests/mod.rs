@@ -83,7 +83,10 @@ impl Case {
 
     /// A snapshot of the space, which CPU `cpu` enters.
     fn snapshot(&mut self, cpu: usize) -> Ref<Space> {
-        let copy = self.memory.space_snapshot(self.space, self.pool).unwrap();
+        let copy = self
+            .memory
+            .space_snapshot(self.space, self.pool, None)
+            .unwrap();
         self.memory.enter(cpu, copy);
         self.memory.machine_mut().set_cpu(0);
         copy

@@ -44,7 +44,7 @@ pub(super) enum Op {
     KernelRead { space: usize, spot: usize },
     ForcedWrite { space: usize, spot: usize, value: u64 },
     Enter { cpu: usize, space: usize },
-    Snapshot { source: usize, slot: usize, pool: usize },
+    Snapshot { source: usize, slot: usize, pool: usize, apart: Option<usize> },
     Create { slot: usize, pool: usize },
     End { space: usize },
     Map { space: usize, spot: usize, pages: u64, protection: Protection },
@@ -264,7 +264,14 @@ impl Model {
             Op::KernelRead { space, spot } => self.kernel_read(space, address(spot)),
             Op::ForcedWrite { space, spot, value } => self.forced(space, address(spot), value),
             Op::Enter { cpu, space } => self.enter(cpu, space),
-            Op::Snapshot { source, slot, pool } => self.snapshot(source, slot, pool),
+            Op::Snapshot {
+                source,
+                slot,
+                pool,
+                apart,
+            } => {
+                self.snapshot(source, slot, pool, apart.map(address));
+            }
             Op::Create { slot, pool } => self.create(slot, pool),
             Op::End { space } => self.end(space),
             Op::Map {
@@ -362,7 +369,7 @@ impl Model {
         }
     }
 
-    fn snapshot(&mut self, source: usize, slot: usize, pool: usize) {
+    fn snapshot(&mut self, source: usize, slot: usize, pool: usize, apart: Option<u64>) {
         let vacant = (slot..slot + SPACES)
             .map(|slot| slot % SPACES)
             .find(|&slot| slot >= SERVERS && self.spaces[slot].is_none());
@@ -371,7 +378,10 @@ impl Model {
         };
         self.mark_links(number);
         let from = self.space(number).clone();
-        let Ok(real) = self.memory.space_snapshot(from.real, self.pools[pool]) else {
+        let Ok(real) = self
+            .memory
+            .space_snapshot(from.real, self.pools[pool], apart)
+        else {
             assert!(self.limit.is_some());
             return;
         };

@@ -11,7 +11,7 @@ fn two_pools() -> (Case, Ref<Pool>, Ref<Space>) {
     }
     let root = case.memory.root_pool();
     let pool = case.memory.pool_create(root, 100).unwrap();
-    let copy = case.memory.space_snapshot(case.space, pool).unwrap();
+    let copy = case.memory.space_snapshot(case.space, pool, None).unwrap();
     case.memory.enter(1, copy);
     (case, pool, copy)
 }
@@ -83,7 +83,7 @@ fn a_charge_that_moves_below_a_full_ancestor_is_not_refused() {
     memory.enter(0, source);
     memory.map_anonymous(source, BASE, 2, READ_WRITE).unwrap();
     memory.user_store(0, page(0), 1).unwrap();
-    let copy = memory.space_snapshot(source, other).unwrap();
+    let copy = memory.space_snapshot(source, other, None).unwrap();
     memory.end_space(source);
     let used = memory.pool_status(outer).used;
     memory.pool_set_limit(outer, used).unwrap();

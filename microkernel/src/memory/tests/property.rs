@@ -54,8 +54,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (space(), spot(), 1..1000u64)
             .prop_map(|(space, spot, value)| Op::ForcedWrite { space, spot, value }),
         5 => (cpu(), space()).prop_map(|(cpu, space)| Op::Enter { cpu, space }),
-        6 => (space(), space(), pool())
-            .prop_map(|(source, slot, pool)| Op::Snapshot { source, slot, pool }),
+        6 => (space(), space(), pool(), proptest::option::of(spot()))
+            .prop_map(|(source, slot, pool, apart)| Op::Snapshot { source, slot, pool, apart }),
         3 => (0..8usize, pool()).prop_map(|(slot, pool)| Op::Create { slot, pool }),
         1 => space().prop_map(|space| Op::End { space }),
         6 => (space(), spot(), 1..8u64, protection())

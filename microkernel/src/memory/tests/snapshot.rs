@@ -104,13 +104,58 @@ fn a_snapshot_of_what_is_masked_already_needs_no_flush() {
 }
 
 #[test]
+fn a_page_that_parts_at_once_costs_neither_side_a_fault() {
+    let mut case = Case::with_pages(4);
+    for number in 0..4 {
+        case.store(0, page(number), number);
+    }
+    let mut copy = None;
+    let apart = |case: &mut Case| {
+        let copied = case
+            .memory
+            .space_snapshot(case.space, case.pool, Some(page(1)));
+        copy = Some(copied.unwrap());
+    };
+    assert_eq!(case.changes(apart), [1, 3, 0]);
+    case.memory.enter(1, copy.unwrap());
+    case.memory.machine_mut().set_cpu(0);
+    // No fault is settled for them: the CPUs' own walk finds the page writable.
+    assert_eq!(case.changes(|case| case.store(0, page(1), 10)), [0, 0, 0]);
+    assert_eq!(case.changes(|case| case.store(1, page(1), 20)), [0, 0, 0]);
+    assert_eq!((case.load(0, page(1)), case.load(1, page(1))), (10, 20));
+    // The other pages part when they are written.
+    assert_eq!(case.changes(|case| case.store(0, page(2), 30)), [1, 0, 0]);
+    assert_eq!((case.load(1, page(2)), case.load(1, page(3))), (2, 3));
+}
+
+#[test]
+fn a_page_that_cannot_be_paid_for_at_once_is_shared_until_it_is_written() {
+    for limit in 2..7 {
+        let mut case = Case::with_pages(4);
+        case.store(0, page(1), 1);
+        let root = case.memory.root_pool();
+        let poor = case.memory.pool_create(root, limit).unwrap();
+        let copy = case.memory.space_snapshot(case.space, poor, Some(page(1)));
+        case.memory.enter(1, copy.unwrap());
+        case.memory.machine_mut().set_cpu(0);
+        assert_eq!(case.load(1, page(1)), 1, "limit {limit}");
+        case.store(0, page(1), 2);
+        assert_eq!(case.load(1, page(1)), 1, "limit {limit}");
+        case.memory.audit();
+    }
+}
+
+#[test]
 fn a_chain_of_ten_snapshots_keeps_every_generation() {
     let mut case = Case::with_pages(2);
     let first = case.space;
     let mut spaces = vec![first];
     for generation in 0..10 {
         case.store(0, page(0), generation);
-        let copy = case.memory.space_snapshot(case.space, case.pool).unwrap();
+        let copy = case
+            .memory
+            .space_snapshot(case.space, case.pool, None)
+            .unwrap();
         case.space = copy;
         spaces.push(copy);
         case.memory.enter(0, copy);
@@ -220,7 +265,7 @@ fn an_ended_space_is_off_every_cpu_and_refuses_everything() {
     let mapped = case.memory.map_anonymous(space, BASE, 1, READ);
     assert_eq!(mapped, Err(Error::Gone));
     assert_eq!(
-        case.memory.space_snapshot(space, case.pool),
+        case.memory.space_snapshot(space, case.pool, None),
         Err(Error::Gone)
     );
     assert_eq!(case.memory.space_load(space), Err(Error::Gone));
@@ -234,7 +279,7 @@ fn a_snapshot_that_the_pool_cannot_pay_leaves_nothing_behind() {
     case.store(0, page(0), 1);
     let used = case.used();
     let poor = case.memory.pool_create(case.memory.root_pool(), 1).unwrap();
-    let refused = case.memory.space_snapshot(case.space, poor);
+    let refused = case.memory.space_snapshot(case.space, poor, None);
     assert_eq!(refused, Err(Error::NoMemory));
     case.memory.audit();
     assert_eq!(case.used(), used);

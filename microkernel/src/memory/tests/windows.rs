@@ -224,7 +224,7 @@ fn shared_memory_stays_shared_in_a_snapshot_of_the_mapper() {
     let (mut case, window, other) = source();
     map(&mut case, window, other, 4, READ_WRITE, WindowMode::Shared).unwrap();
     case.store(1, page(0), 1);
-    let copy = case.memory.space_snapshot(other, case.pool).unwrap();
+    let copy = case.memory.space_snapshot(other, case.pool, None).unwrap();
     case.memory.enter(2, copy);
     // A page that was settled, and one that is settled below shared tables.
     case.store(2, page(0), 2);
@@ -238,7 +238,10 @@ fn shared_memory_stays_shared_in_a_snapshot_of_the_mapper() {
 fn a_page_that_parted_from_a_snapshot_is_shared_as_it_is_now() {
     let (mut case, window, other) = source();
     case.store(0, page(0), 1);
-    let copy = case.memory.space_snapshot(case.space, case.pool).unwrap();
+    let copy = case
+        .memory
+        .space_snapshot(case.space, case.pool, None)
+        .unwrap();
     case.memory.enter(2, copy);
     map(&mut case, window, other, 4, READ_WRITE, WindowMode::Shared).unwrap();
     case.store(1, page(0), 2);
@@ -255,7 +258,10 @@ fn a_page_that_its_mapper_let_go_of_is_private_again() {
     assert_eq!(case.load(1, page(0)), 1);
     case.unmap(other, BASE, 1);
     case.memory.window_end(window);
-    let copy = case.memory.space_snapshot(case.space, case.pool).unwrap();
+    let copy = case
+        .memory
+        .space_snapshot(case.space, case.pool, None)
+        .unwrap();
     case.memory.enter(2, copy);
     case.store(0, page(0), 2);
     assert_eq!(case.load(2, page(0)), 1);
