@@ -3,7 +3,8 @@
 //! The server parses no images. The first time one is asked for, the loader maps it into a space of
 //! its own, a *template*, while the caller waits. A process begins with a copy-on-write snapshot of
 //! the template, to which the initial stack is copied from its creator's memory; so whoever asks
-//! for an image that is there gets its process in one step.
+//! for an image that is there gets its process in one step. What a child copies of its creator, it
+//! copies in that step, when the image is there.
 //!
 //! An image is known by the id of the window that stands for it: only who has that very window, with
 //! the rights to load it, gets the template that was made of it.

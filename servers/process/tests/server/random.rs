@@ -136,8 +136,9 @@ struct Proc {
 struct Loading {
     loader: u64,
     caller: u64,
-    /// For a creation: whether it ignores its children, whether it is a Win32 process.
-    child: Option<(bool, bool)>,
+    /// For a creation: whether it is a Win32 process. What it copies it copies once its image is
+    /// loaded.
+    child: Option<bool>,
 }
 
 /// The plain model. Processes are in order of their creation or adoption.
@@ -497,11 +498,10 @@ impl Pair {
                     false => world.try_spawn(label).map(drop),
                 };
                 assert_eq!(waits, Err(No::Yet));
-                let ignores = plain.process(pid).ignores_children;
                 plain.loading.push(Loading {
                     loader: world.newest(),
                     caller: label,
-                    child: Some((ignores, win32)),
+                    child: Some(win32),
                 });
                 plain.wait(label, Waits::Load);
             }
@@ -588,10 +588,9 @@ impl Pair {
                 }
                 plain.process(pid).hidden = false;
             }
-            Some((ignores, win32)) => {
+            Some(win32) => {
                 let child = world.identity(load.loader).pid;
                 plain.add(load.loader, pid, child, pid, win32);
-                plain.process(child).ignores_children = ignores && !win32;
                 plain.tell(load.caller, Ok((child, u32::from(win32))));
             }
         }
