@@ -180,6 +180,50 @@ mod bytes_in_one_piece {
     }
 }
 
+/// Words that are seldom small numbers, such as addresses: eight bytes each, in one piece. As numbers they
+/// would be as long, and each byte of them a step on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words<const N: usize>(pub [u64; N]);
+
+impl<const N: usize> Serialize for Words<N> {
+    #[inline(always)]
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(self.0.map(u64::to_le_bytes).as_flattened())
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Words<N> {
+    #[inline(always)]
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Words<N>, D::Error> {
+        let bytes = <&[u8]>::deserialize(from)?;
+        match bytes.as_chunks() {
+            (words, []) if words.len() == N => {
+                let mut words = words.iter();
+                let next = |_| words.next().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                Ok(Words(core::array::from_fn(next)))
+            }
+            _ => Err(serde::de::Error::custom("not as many words")),
+        }
+    }
+}
+
+/// An address as a method's argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Words<1>", into = "Words<1>")]
+pub struct Address(pub u64);
+
+impl From<Words<1>> for Address {
+    fn from(Words([address]): Words<1>) -> Address {
+        Address(address)
+    }
+}
+
+impl From<Address> for Words<1> {
+    fn from(Address(address): Address) -> Words<1> {
+        Words([address])
+    }
+}
+
 /// Bytes that an answer brings along, at most one page of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blob(pub heapless::Vec<u8, { TAIL_BYTES }>);
@@ -520,6 +564,19 @@ mod tests {
         let mut body = LongBody::new();
         answer::<_, u8, _>(Ok(blob.clone()), &mut body);
         assert_eq!(decode_answer::<Blob, u8>(body.bytes()), Ok(blob));
+    }
+
+    #[test]
+    fn words_travel_in_one_piece_and_only_as_many_as_are_meant() {
+        let mut body = ShortBody::new();
+        encode(&Words([u64::MAX, 7]), &mut body).unwrap();
+        assert_eq!(body.len(), 17);
+        assert_eq!(postcard::from_bytes(body.bytes()), Ok(Words([u64::MAX, 7])));
+        assert!(postcard::from_bytes::<Words<1>>(body.bytes()).is_err());
+        assert!(postcard::from_bytes::<Words<3>>(body.bytes()).is_err());
+        let mut odd = ShortBody::new();
+        encode(&Bytes(&[1; 9]), &mut odd).unwrap();
+        assert!(postcard::from_bytes::<Address>(odd.bytes()).is_err());
     }
 
     #[test]

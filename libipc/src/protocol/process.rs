@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Blob, Bytes};
+use crate::wire::{Address, Blob, Bytes, Words};
 
 /// Linux's error numbers, as far as process calls return them (LX legend).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,7 @@ pub struct Identity {
 
 /// The arguments of clone, as both clone and clone3 have them (LX-NAME-01).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Words<5>", into = "Words<5>")]
 pub struct CloneArguments {
     /// CLONE_* bits; for the legacy call the exit signal is in the low byte.
     pub flags: u64,
@@ -108,6 +109,24 @@ pub struct CloneArguments {
     pub tls: u64,
 }
 
+impl From<Words<5>> for CloneArguments {
+    fn from(Words([flags, stack, parent_tid, child_tid, tls]): Words<5>) -> CloneArguments {
+        CloneArguments {
+            flags,
+            stack,
+            parent_tid,
+            child_tid,
+            tls,
+        }
+    }
+}
+
+impl From<CloneArguments> for Words<5> {
+    fn from(it: CloneArguments) -> Words<5> {
+        Words([it.flags, it.stack, it.parent_tid, it.child_tid, it.tls])
+    }
+}
+
 /// What a wait brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waited {
@@ -119,6 +138,7 @@ pub struct Waited {
 
 /// What a new image is started with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Words<4>", into = "Words<4>")]
 pub struct Start {
     /// The process's name: the last component of the image's path, cut to 15 bytes and filled with
     /// NULs.
@@ -130,6 +150,24 @@ pub struct Start {
     /// [`layout::INITIAL_STACK_BYTES`](crate::abi::layout). The initial stack pointer is that far
     /// below the end.
     pub stack_bytes: u64,
+}
+
+impl From<Words<4>> for Start {
+    fn from(Words([first, second, stack, stack_bytes]): Words<4>) -> Start {
+        let name = u128::from(second) << 64 | u128::from(first);
+        Start {
+            name: name.to_le_bytes(),
+            stack,
+            stack_bytes,
+        }
+    }
+}
+
+impl From<Start> for Words<4> {
+    fn from(it: Start) -> Words<4> {
+        let name = u128::from_le_bytes(it.name);
+        Words([name as u64, (name >> 64) as u64, it.stack, it.stack_bytes])
+    }
 }
 
 /// How `create_process` makes the child (W32-CP; the strings are in the initial stack).
@@ -257,7 +295,7 @@ crate::protocol! {
     /// Makes a copy of the caller (LX-NAME-02). The child gets an empty answer. `stack` is an
     /// address in the page that the child will write first (the caller's stack pointer), so that
     /// the child need not fault for it; 0: none.
-    1 => fork(stack: u64) -> u32 [short];
+    1 => fork(stack: Address) -> u32 [short];
     /// Like fork, in the caller's memory; the caller goes on when the child execs or exits.
     2 => vfork() -> u32 [short];
     /// Makes a process or a thread as the flags say (LX-CLONE). A child whose stack pointer is
@@ -278,7 +316,7 @@ crate::protocol! {
     /// Sends a signal (LX-SIG-02). Signals with handlers come with a later protocol.
     10 => kill(pid: i32, signal: u32) -> () [short];
     /// Sets the clear address; returns the TID (LX-FUTEX-01).
-    11 => set_tid_address(address: u64) -> u32 [short];
+    11 => set_tid_address(address: Address) -> u32 [short];
     /// setpgid (LX-PGRP-02).
     12 => setpgid(pid: i32, pgid: i32) -> () [short];
     /// setsid (LX-PGRP-06).

@@ -7,7 +7,7 @@
 use libipc::Handle;
 use libipc::protocol::process::*;
 use libipc::protocol::startup::process::CLIENT_BADGE;
-use libipc::wire::{Answer, Bytes, Caller};
+use libipc::wire::{Address, Answer, Bytes, Caller};
 
 use crate::door::{linux, service, win32};
 use crate::exit::Ending;
@@ -81,9 +81,9 @@ impl ProcessServer {
 }
 
 impl<M: Machine> Server<M> for ProcessServer {
-    fn fork<'m>(&mut self, machine: &mut M, caller: &mut Caller, stack: u64) -> Reply<u32> {
+    fn fork<'m>(&mut self, machine: &mut M, caller: &mut Caller, stack: Address) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        self.spawn(machine, client, &linux::fork(stack))
+        self.spawn(machine, client, &linux::fork(stack.0))
             .map_err(linux_error)
     }
 
@@ -170,12 +170,12 @@ impl<M: Machine> Server<M> for ProcessServer {
         &mut self,
         machine: &mut M,
         caller: &mut Caller,
-        address: u64,
+        address: Address,
     ) -> Reply<u32> {
         let (thread, _) = self.client(caller, access::SELF)?;
         let thread = &self.threads[thread];
         // A bad address is ignored when the time comes; the call always succeeds (LX-FUTEX-01).
-        let _ = machine.set_clear_address(thread.handle, address);
+        let _ = machine.set_clear_address(thread.handle, address.0);
         Ok(Answer::Now(thread.tid))
     }
 

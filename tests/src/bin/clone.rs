@@ -5,7 +5,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use libipc::protocol::process::{Client, CloneArguments, Errno};
-use libipc::wire::Bytes;
+use libipc::wire::{Address, Bytes};
 use runtime::file::{self, Fd};
 use runtime::io::STDOUT;
 use runtime::memory::Mapping;
@@ -348,8 +348,11 @@ fn lx_clone3_07_unknown_flags_are_refused() -> Outcome {
 
 fn lx_futex_01_set_tid_address_returns_the_tid() -> Outcome {
     let word = AtomicU32::new(9);
-    check_eq!(client().set_tid_address(word.as_ptr() as u64)?, gettid());
-    check_eq!(client().set_tid_address(0)?, gettid());
+    check_eq!(
+        client().set_tid_address(Address(word.as_ptr() as u64))?,
+        gettid()
+    );
+    check_eq!(client().set_tid_address(Address(0))?, gettid());
     Ok(())
 }
 
