@@ -232,6 +232,13 @@ pub const CASES: &[Case] = &[
     Case::new("fork_beside_100", "with 100 other children alive").at_most(120, "fork_beside_1"),
     Case::new("fork_beside_10000", "with 10,000 other children alive")
         .at_most(120, "fork_beside_1"),
+    Case::new(
+        "spawn_beside_1",
+        "posix_spawn, wait with 1 other child alive",
+    ),
+    Case::new("spawn_beside_100", "with 100 other children alive").at_most(120, "spawn_beside_1"),
+    Case::new("spawn_beside_10000", "with 10,000 other children alive")
+        .at_most(120, "spawn_beside_1"),
     Case::new("lookup_1", "look up a capability in a table of 1"),
     Case::new("lookup_100", "in a table of 100"),
     Case::new("lookup_10000", "in a table of 10,000"),

@@ -11,7 +11,7 @@ use runtime::syscall;
 
 use crate::measure::{Failure, Sum, begin, end};
 use crate::meeting::{Meeting, wait_for_the_end};
-use crate::processes::{fork_once, reap};
+use crate::processes::{fork_once, order, reap};
 
 /// What of a process's life is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,19 @@ fn link(rest: u64) -> i32 {
 
 /// Operation: fork, exit and waiting for any child, with so many other children alive.
 pub fn fork_beside(sum: &mut Sum, others: u64) -> Result<(), Failure> {
+    beside(sum, others, || fork_once().map_err(Failure::from))
+}
+
+/// Operation: posix_spawn of this program and waiting for any child, with so many others alive.
+pub fn spawn_beside(sum: &mut Sum, others: u64) -> Result<(), Failure> {
+    beside(sum, others, || Ok(process::spawn(order()?)?))
+}
+
+fn beside(
+    sum: &mut Sum,
+    others: u64,
+    mut make_one: impl FnMut() -> Result<u32, Failure>,
+) -> Result<(), Failure> {
     let meeting = Meeting::new()?;
     let mut made = 0;
     let result = make(&meeting, others, |_| made += 1).and_then(|()| {
@@ -106,7 +119,7 @@ pub fn fork_beside(sum: &mut Sum, others: u64) -> Result<(), Failure> {
         let count = sum.count(200);
         sum.measure(count, || {
             for _ in 0..count {
-                fork_once()?;
+                make_one()?;
                 if exit_status(wait(-1, 0)?.status) != Some(0) {
                     return Err(Failure::Child);
                 }

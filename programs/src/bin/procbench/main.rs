@@ -108,6 +108,11 @@ const CASES: &[(&str, Run)] = &[
     ("fork_beside_1", |sum| growth::fork_beside(sum, 1)),
     ("fork_beside_100", |sum| growth::fork_beside(sum, 100)),
     ("fork_beside_10000", |sum| growth::fork_beside(sum, 10_000)),
+    ("spawn_beside_1", |sum| growth::spawn_beside(sum, 1)),
+    ("spawn_beside_100", |sum| growth::spawn_beside(sum, 100)),
+    ("spawn_beside_10000", |sum| {
+        growth::spawn_beside(sum, 10_000)
+    }),
     ("lookup_1", |sum| growth::lookup(sum, 1)),
     ("lookup_100", |sum| growth::lookup(sum, 100)),
     ("lookup_10000", |sum| growth::lookup(sum, 10_000)),

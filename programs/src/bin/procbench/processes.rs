@@ -34,7 +34,8 @@ fn exec_itself() -> i32 {
     127
 }
 
-fn order() -> Result<Order<impl Strings<'static>, impl Strings<'static>>, Errno> {
+/// This program, told to exit at once.
+pub fn order() -> Result<Order<impl Strings<'static>, impl Strings<'static>>, Errno> {
     let words = itself();
     Order::new(words[0], words.into_iter(), start::environment())
 }
