@@ -456,15 +456,30 @@ impl<'s, A: Strings<'s>, E: Strings<'s>> Order<A, E> {
         arguments: A,
         environment: E,
     ) -> Result<Order<A, E>, Errno> {
-        let contents =
-            Contents::count(arguments.clone(), environment.clone()).map_err(stack_errno)?;
-        Ok(Order {
-            image: file::image_from(directory, path).map_err(file_errno)?,
-            name: name_of(path),
-            contents,
-            arguments,
-            environment,
-        })
+        let image = file::image_from(directory, path).map_err(file_errno)?;
+        Order::of_image(image, path, arguments, environment)
+    }
+
+    /// As [`Order::new`], with a window on the image that the caller has and gives away.
+    pub fn of_image(
+        image: Handle,
+        path: &[u8],
+        arguments: A,
+        environment: E,
+    ) -> Result<Order<A, E>, Errno> {
+        match Contents::count(arguments.clone(), environment.clone()) {
+            Ok(contents) => Ok(Order {
+                image,
+                name: name_of(path),
+                contents,
+                arguments,
+                environment,
+            }),
+            Err(error) => {
+                let _ = syscall::cap_close(image);
+                Err(stack_errno(error))
+            }
+        }
     }
 
     /// Builds the initial stack and gives it and the image to the server by `request`. A stack that is

@@ -180,9 +180,13 @@ pub const CASES: &[Case] = &[
         .budget(6_000)
         .minimal(17_959),
     Case::new("vfork_exec", "vfork, exec, wait").minimal(166_433),
-    Case::new("posix_spawn", "posix_spawn, wait")
+    Case::new("posix_spawn", "posix_spawn, wait: an image that ran before")
         .budget(25_000)
         .minimal(174_942),
+    Case::new(
+        "posix_spawn_new",
+        "the same with an image that never ran: the loader maps it",
+    ),
     Case::new("create_process", "CreateProcess, wait, close the handles")
         .like("posix_spawn")
         .budget(25_000)

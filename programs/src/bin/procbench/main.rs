@@ -52,6 +52,7 @@ const CASES: &[(&str, Run)] = &[
     ("vfork_exit", processes::vfork_exit),
     ("vfork_exec", processes::vfork_exec),
     ("posix_spawn", processes::posix_spawn),
+    ("posix_spawn_new", processes::posix_spawn_new),
     ("create_process", processes::create),
     ("fork_exec", processes::fork_exec),
     ("thread_clone", processes::thread_clone),

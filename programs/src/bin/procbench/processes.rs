@@ -2,13 +2,14 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use libipc::abi::{Access, PAGE_BYTES, Protection};
 use libipc::protocol::process::{CloneArguments, CreateProcess, Errno};
 use runtime::initial_stack::Strings;
 use runtime::memory::Mapping;
 use runtime::process::{
     self, Fork, Order, clone_flags as flags, create_process, exit_status, fork, vfork, wait,
 };
-use runtime::{service, start, sync, thread};
+use runtime::{file, service, start, sync, thread};
 
 use crate::measure::{Failure, Sum};
 
@@ -102,6 +103,26 @@ pub fn vfork_exec(sum: &mut Sum) -> Result<(), Failure> {
 /// Operation: posix_spawn of this program, wait.
 pub fn posix_spawn(sum: &mut Sum) -> Result<(), Failure> {
     repeated(sum, 3, 300, || process::spawn(order()?))
+}
+
+/// Operation: the same with an image that never ran before: a window on a copy of this program that
+/// nobody has presented yet, so that the loader has to map it.
+pub fn posix_spawn_new(sum: &mut Sum) -> Result<(), Failure> {
+    let [path, argument] = itself();
+    let file = Mapping::window(
+        file::image(path).map_err(|_| Errno::ENOENT)?,
+        Protection::READ,
+    )?;
+    let mut copy = Mapping::anonymous(file.bytes() as u64 / PAGE_BYTES)?;
+    // SAFETY: just mapped, and nobody else knows of it.
+    unsafe { copy.as_mut_slice() }.copy_from_slice(file.as_slice());
+    repeated(sum, 3, 300, || {
+        let image = copy
+            .make_window(Access::READ | Access::EXECUTE)
+            .map_err(|_| Errno::ENOMEM)?;
+        let words = [path, argument].into_iter();
+        process::spawn(Order::of_image(image, path, words, start::environment())?)
+    })
 }
 
 /// Operation: fork, exec of this program, wait.
