@@ -17,6 +17,7 @@ use elf::abi::PT_LOAD;
 use elf::endian::AnyEndian;
 
 use crate::bare::{self, System};
+use crate::bench::cases;
 use crate::bench::counter::{Block, Section};
 use crate::bench::mitosis::{self, Purpose};
 use crate::bench::table::number;
@@ -40,6 +41,7 @@ pub struct Options {
 
 /// Measures the case and prints where its instructions are.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    cases::check_prefix(&options.case)?;
     let system = bare::build()?;
     let outcome = mitosis::measure(
         &system,

@@ -76,6 +76,15 @@ pub fn find(name: &str) -> Option<&'static Case> {
     CASES.iter().find(|case| case.name == name)
 }
 
+/// Refuses a name with which no case begins.
+pub fn check_prefix(name: &str) -> anyhow::Result<()> {
+    if CASES.iter().any(|case| case.name.starts_with(name)) {
+        return Ok(());
+    }
+    let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+    anyhow::bail!("no case begins with {name}; there are {}", names.join(", "))
+}
+
 /// All cases, in the order in which they are shown.
 pub const CASES: &[Case] = &[
     Case::new("calibrate_2000", "a loop of 2000 instructions"),
@@ -279,6 +288,13 @@ mod tests {
                 assert!(names.contains(other), "{other}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_with_which_no_case_begins_is_refused_with_those_that_there_are() {
+        assert!(check_prefix("fork_").is_ok());
+        let error = check_prefix("frok_exit").unwrap_err().to_string();
+        assert!(error.contains("frok_exit") && error.contains("fork_exit"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Figures {
     pub linux: String,
     /// The cases that at least one system has.
     pub cases: Vec<Row>,
+    /// The same in nanoseconds of the host, without counting instructions, if that was measured.
+    pub wall: Option<Box<Figures>>,
 }
 
 /// One case.
@@ -92,12 +94,19 @@ impl Figures {
     /// As JSON.
     pub fn to_json(&self) -> Value {
         let cases: Vec<Value> = self.cases.iter().map(|row| self.row_to_json(row)).collect();
-        json!({
+        let mut value = json!({
             "flags": self.flags,
             "compiler": self.compiler,
             "linux_kernel": self.linux,
             "cases": cases,
-        })
+        });
+        if let Some(wall) = &self.wall {
+            let row =
+                |row: &Row| json!({"name": row.name, "mitosis": row.mitosis, "linux": row.linux});
+            let cases: Vec<Value> = wall.cases.iter().map(row).collect();
+            value["wall_ns"] = json!({"flags": wall.flags, "cases": cases});
+        }
+        value
     }
 
     fn row_to_json(&self, row: &Row) -> Value {
@@ -122,7 +131,12 @@ impl Figures {
     pub fn from_json(value: &Value) -> Result<Figures> {
         let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         let cases = value["cases"].as_array().context("no list of cases")?;
+        let wall = match &value["wall_ns"] {
+            Value::Null => None,
+            wall => Some(Box::new(Figures::from_json(wall)?)),
+        };
         Ok(Figures {
+            wall,
             flags: text("flags"),
             compiler: text("compiler"),
             linux: text("linux_kernel"),
@@ -186,6 +200,16 @@ mod tests {
             flags: "-icount".into(),
             compiler: "rustc".into(),
             linux: "linux-image".into(),
+            wall: Some(Box::new(Figures {
+                flags: "-accel tcg".into(),
+                cases: vec![Row {
+                    name: "fork_exit".into(),
+                    mitosis: Some(31_000.0),
+                    linux: Some(290_000.0),
+                    ..Row::default()
+                }],
+                ..Figures::default()
+            })),
             ..Figures::new(&mitosis, Some(&linux))
         };
         assert_eq!(figures.cases.len(), 5);

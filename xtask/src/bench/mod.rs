@@ -60,6 +60,9 @@ pub struct Options {
 
 /// Measures, and prints the table.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    for name in &options.case {
+        cases::check_prefix(name.strip_prefix('-').unwrap_or(name))?;
+    }
     let (figures, complete) = match &options.from {
         Some(path) => (read(path)?, true),
         None => measured(options)?,
@@ -104,6 +107,16 @@ fn measured(options: &Options) -> Result<(Figures, bool)> {
     } else {
         Measure::Instructions
     };
+    let (mut figures, mut complete) = measured_in(measure, options)?;
+    if options.page {
+        let (wall, all) = measured_in(Measure::WallTime, options)?;
+        figures.wall = Some(Box::new(wall));
+        complete &= all;
+    }
+    Ok((figures, complete))
+}
+
+fn measured_in(measure: Measure, options: &Options) -> Result<(Figures, bool)> {
     let linux = match options.vs {
         Some(Other::Linux) => Some(linux::measure(measure)?),
         None => None,

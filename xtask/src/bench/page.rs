@@ -129,6 +129,22 @@ fn page(figures: &Figures) -> String {
              saves and loads of one.\n\n";
     let rows: Vec<&Row> = figures.cases.iter().collect();
     text += &Table::hidden(&rows).markdown();
+    if let Some(wall) = &figures.wall {
+        text += &format!(
+            "\n## Time of the host\n\n\
+             Nanoseconds for each operation, without counting instructions: the time that an *emulator* took\n\
+             on the machine where this page was made, with whatever else ran there. Compare the two columns of\n\
+             a line and nothing else. A load of CR3 costs the emulator as much as several hundred instructions.\n\n\
+             ```text\nqemu-system-x86_64 {}\n```\n\n",
+            wall.flags
+        );
+        let rows: Vec<&Row> = wall
+            .cases
+            .iter()
+            .filter(|row| row.mitosis.is_some())
+            .collect();
+        text += &Table::costs(wall, &rows).without_budgets().markdown();
+    }
     text += "\n## How to repeat it\n\n```text\n\
              cargo xtask bench --vs linux            # the table\n\
              cargo xtask bench --case fork_exit      # one case, Mitosis alone\n\
