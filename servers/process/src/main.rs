@@ -6,7 +6,7 @@ use libipc::abi::{
 };
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
-use libipc::wire::{Caller, LongBody, Served, ShortBody};
+use libipc::wire::{Caller, LongBody, Served};
 use process_server::{Late, Machine, MemoryShare, ProcessServer, Shares, TableShare};
 use runtime::{log, server, syscall};
 

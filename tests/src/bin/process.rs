@@ -33,7 +33,7 @@ tests::suite! {
     lx_exec_01_exec_keeps_pid_and_parent_and_brings_arguments_and_environment,
     lx_exec_03_close_on_exec_descriptors_are_closed_and_others_kept,
     lx_exec_05_a_failed_exec_changes_nothing,
-    lx_exec_12_an_initial_stack_that_is_not_there_or_too_large_is_refused,
+    an_initial_stack_that_is_not_there_or_too_large_is_refused,
     an_image_that_ran_before_begins_anew,
     an_image_needs_a_window_that_may_be_executed,
     starting_an_image_leaves_no_capability_behind_whether_it_works_or_not,
@@ -326,7 +326,7 @@ fn lx_exec_05_a_failed_exec_changes_nothing() -> Outcome {
     in_child(|| Ok(()))
 }
 
-fn lx_exec_12_an_initial_stack_that_is_not_there_or_too_large_is_refused() -> Outcome {
+fn an_initial_stack_that_is_not_there_or_too_large_is_refused() -> Outcome {
     let image = || file::image(own_path()).map(SendCap::moved);
     let stack = [0u64; 16];
     let start = Start {
