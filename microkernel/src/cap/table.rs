@@ -463,6 +463,24 @@ impl<M: Machine> Memory<M> {
         Ok(Some(index))
     }
 
+    /// Forgets a table that nobody holds, if that is done at once: it is not being emptied, and has
+    /// nothing or shares all that it has. False if there is more to do.
+    #[inline(always)]
+    pub(crate) fn table_forget_at_once(&mut self, table: Ref<CapTable>) -> bool {
+        let entry = self.get(table);
+        if entry.listed {
+            return false;
+        }
+        if let Some(root) = entry.root {
+            if self.record(root).count() == 1 {
+                return false;
+            }
+            self.frame_drop(root);
+        }
+        self.destroy(table);
+        true
+    }
+
     /// Gives up one page of an ended table, or its hold on a shared part. False when nothing is left.
     pub fn table_empty_step(&mut self, table: Ref<CapTable>, reap: &mut Nodes) -> bool {
         let &CapTable { root, level, .. } = self.get(table);

@@ -373,7 +373,7 @@ impl<M: Machine> Kernel<M> {
     pub(crate) fn release_table(&mut self, table: Ref<CapTable>) {
         let entry = self.memory.get_mut(table);
         *entry.holds_mut() -= 1;
-        if *entry.holds_mut() > 0 {
+        if *entry.holds_mut() > 0 || self.memory.table_forget_at_once(table) {
             return;
         }
         // It may have ended before, with its pool.
@@ -439,10 +439,15 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Ends a thread: it never runs again, and everybody who counts on it is told.
+    #[inline]
     pub(crate) fn end_thread(&mut self, thread: Ref<Thread>) {
-        if self.memory.get(thread).state == State::Ended {
-            return;
+        if self.memory.get(thread).state != State::Ended {
+            self.end_living_thread(thread);
         }
+    }
+
+    #[inline(never)]
+    fn end_living_thread(&mut self, thread: Ref<Thread>) {
         self.note_garbage();
         // As a fault's sender it would be ended again.
         self.memory.get_mut(thread).set_fault(None);

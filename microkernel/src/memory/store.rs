@@ -275,21 +275,26 @@ impl<M: Machine> Memory<M> {
     ///
     /// `NoMemory` if a new slab frame is needed and the pool is at its limit;
     /// `Gone` if the pool has ended.
+    // Inlined, and what is rare is not, so that the value is built in its slot.
+    #[inline(always)]
     pub fn create<T: Object>(&mut self, pool: Ref<Pool>, value: T) -> Result<Ref<T>, Error> {
         let owner = self.get(pool);
         if owner.has_ended() {
             return Err(Error::Gone);
         }
-        let head = owner.slabs[T::KIND as usize].partial;
-        let frame = if head != 0 {
-            Frame::from_number(head)
-        } else {
-            let frame = self.take(pool, FrameKind::Slab, Content::Any)?;
-            self.prepare_slab::<T>(frame);
-            self.link_slab(pool, frame, false);
-            frame
+        let frame = match owner.slabs[T::KIND as usize].partial {
+            0 => self.new_slab::<T>(pool)?,
+            head => Frame::from_number(head),
         };
         Ok(self.place(pool, frame, value))
+    }
+
+    #[inline(never)]
+    fn new_slab<T: Object>(&mut self, pool: Ref<Pool>) -> Result<Frame, Error> {
+        let frame = self.take(pool, FrameKind::Slab, Content::Any)?;
+        self.prepare_slab::<T>(frame);
+        self.link_slab(pool, frame, false);
+        Ok(frame)
     }
 
     /// Makes a frame a slab for `T`.
@@ -300,6 +305,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Puts `value` into the lowest free slot of a slab on the partial list.
+    #[inline(always)]
     pub(super) fn place<T: Object>(&mut self, pool: Ref<Pool>, frame: Frame, value: T) -> Ref<T> {
         let size = const { slot_size::<T>() };
         let record = self.record_mut(frame);
@@ -311,8 +317,7 @@ impl<M: Machine> Memory<M> {
         // size, was free until now and is written without being read.
         unsafe { self.machine.direct(bits).cast::<T>().write(value) };
         if full {
-            self.unlink_slab(pool, frame);
-            self.link_slab(pool, frame, true);
+            self.move_slab(pool, frame, true);
         }
         Ref::from_bits(bits).expect("frame zero is never handed out")
     }
@@ -334,6 +339,16 @@ impl<M: Machine> Memory<M> {
         unsafe { &mut *self.machine.direct(reference.to_bits()).cast() }
     }
 
+    /// An object, and another one of its kind to be changed.
+    #[inline]
+    pub fn get_both<T: Object>(&mut self, one: Ref<T>, other: Ref<T>) -> (&T, &mut T) {
+        debug_assert!(self.is_live(one) && self.is_live(other));
+        assert!(one != other, "an object is no other one");
+        let slot = |object: Ref<T>| self.machine.direct(object.to_bits()).cast::<T>();
+        // SAFETY: as in `get` and `get_mut`; different references are different slots.
+        unsafe { (&*slot(one), &mut *slot(other)) }
+    }
+
     /// Who pays for an object.
     pub fn pool_of<T: Object>(&self, reference: Ref<T>) -> Ref<Pool> {
         let pool = self.record(reference.frame()).pool;
@@ -351,6 +366,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Ends the object; its slab frame goes back if it was the last one there.
+    #[inline(always)]
     pub fn destroy<T: Object>(&mut self, reference: Ref<T>) {
         debug_assert!(self.is_live(reference), "an object is destroyed twice");
         // SAFETY: the slot holds a `T`, and nobody looks at it after this.
@@ -364,19 +380,33 @@ impl<M: Machine> Memory<M> {
         let frame = reference.frame();
         let record = self.record_mut(frame);
         record.lines &= !(1 << (reference.to_bits() % PAGE_SIZE / size as u64));
+        if record.lines == 0 || record.on_full_list {
+            self.note_free_slot(frame);
+        }
+    }
+
+    /// A slab has become empty, or is full no more.
+    #[inline(never)]
+    fn note_free_slot(&mut self, frame: Frame) {
+        let record = self.record(frame);
         let empty = record.lines == 0;
-        let was_full = record.on_full_list;
         let pool = record.pool.expect("a slab is paid for");
         if empty {
             self.unlink_slab(pool, frame);
             self.frame_drop(frame);
             self.release_frame(frame);
-        } else if was_full && !self.get(pool).has_ended() {
+        } else if !self.get(pool).has_ended() {
             // While a pool ends, its slabs stay in the lists they are on, so
             // that the walk over its objects does not lose its place.
-            self.unlink_slab(pool, frame);
-            self.link_slab(pool, frame, false);
+            self.move_slab(pool, frame, false);
         }
+    }
+
+    /// Puts a slab on the other list of its pool.
+    #[inline(never)]
+    fn move_slab(&mut self, pool: Ref<Pool>, frame: Frame, full: bool) {
+        self.unlink_slab(pool, frame);
+        self.link_slab(pool, frame, full);
     }
 
     pub(super) fn link_slab(&mut self, pool: Ref<Pool>, frame: Frame, full: bool) {

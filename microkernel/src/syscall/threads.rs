@@ -235,12 +235,8 @@ impl<M: Machine> Kernel<M> {
     ) -> Result<(), Error> {
         self.sync_context(like);
         let model = self.memory.get(like);
-        let (mut context, priority, area) = (model.context.clone(), model.priority, model.fpu);
+        let area = model.fpu;
         let exceptions = model.exceptions.as_ref().map(|cap| (cap.node, cap.access));
-        context.set_received(0, 0, 0);
-        if stack != 0 {
-            context.set_rsp(stack);
-        }
         if let Some(area) = area {
             let copy = self.memory.take_frame(pool, FrameKind::Kernel)?;
             self.memory.get_mut(thread).fpu = Some(copy);
@@ -253,9 +249,13 @@ impl<M: Machine> Kernel<M> {
             self.memory.node_hold(node)?;
             self.memory.get_mut(thread).exceptions = Some(Cap { node, access });
         }
-        let entry = self.memory.get_mut(thread);
-        entry.context = context;
-        entry.priority = priority;
+        let (model, entry) = self.memory.get_both(like, thread);
+        entry.context = model.context.clone();
+        entry.context.set_received(0, 0, 0);
+        if stack != 0 {
+            entry.context.set_rsp(stack);
+        }
+        entry.priority = model.priority;
         Ok(())
     }
 
