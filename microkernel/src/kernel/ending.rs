@@ -448,7 +448,10 @@ impl<M: Machine> Kernel<M> {
 
     #[inline(never)]
     fn end_living_thread(&mut self, thread: Ref<Thread>) {
-        self.note_garbage();
+        if self.current() == Some(thread) {
+            // While it is known on whose behalf it is.
+            self.note_garbage();
+        }
         // As a fault's sender it would be ended again.
         self.memory.get_mut(thread).set_fault(None);
         self.stop_waiting(thread);
@@ -457,11 +460,11 @@ impl<M: Machine> Kernel<M> {
         self.memory.get_mut(thread).state = State::Ended;
         self.drop_owed(thread);
         let cpu = self.cpu_mut();
-        cpu.ready.set_undecided(true);
         // Its context stays where it is until the CPU has another one or idles.
         for place in [&mut cpu.entered, &mut cpu.current, &mut cpu.next] {
             if *place == Some(thread) {
                 *place = None;
+                cpu.ready.set_undecided(true);
             }
         }
         if cpu.fpu == Some(thread) {
@@ -494,6 +497,9 @@ impl<M: Machine> Kernel<M> {
             } = self.memory.get(watch);
             self.signal_bits(notification, bits);
             self.end_watch(watch);
+        }
+        if !self.is_clean() {
+            self.note_garbage();
         }
     }
 

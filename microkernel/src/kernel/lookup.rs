@@ -83,11 +83,12 @@ impl Named {
 
 impl<M: Machine> Kernel<M> {
     /// What a handle of a thread names.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn find_in(&self, thread: Ref<Thread>, handle: Handle) -> Result<Found, Error> {
         self.found_in(thread, handle).ok_or(Error::BadHandle)
     }
 
+    #[inline(always)]
     fn found_in(&self, thread: Ref<Thread>, handle: Handle) -> Option<Found> {
         let (table, slot) = self.look_up(thread, handle)?;
         let node = self.memory.get(slot.node);
@@ -126,6 +127,12 @@ impl<M: Machine> Kernel<M> {
     /// What a handle of the caller names.
     pub(crate) fn find(&self, handle: Handle) -> Result<Found, Error> {
         self.find_in(self.caller(), handle)
+    }
+
+    /// The same where it is done often: only what is used of it is looked up.
+    #[inline(always)]
+    pub(crate) fn find_here(&self, handle: Handle) -> Result<Found, Error> {
+        self.found_in(self.caller(), handle).ok_or(Error::BadHandle)
     }
 
     /// Address bits of what a grant stands for when a thread uses it.
@@ -303,8 +310,10 @@ impl<M: Machine> Kernel<M> {
 
     /// One slot less names a node.
     pub(crate) fn release_node(&mut self, node: Ref<Node>) {
-        self.note_garbage();
         self.memory.node_release(node, &mut self.garbage.nodes);
+        if !self.garbage.is_empty() {
+            self.note_garbage();
+        }
     }
 
     /// Puts a capability into the caller's private table. The node is new and has no slot yet;

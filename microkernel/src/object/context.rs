@@ -111,23 +111,30 @@ impl Context {
             return Err(OutsideUser);
         }
         Ok(Self {
-            rax: 0,
-            arguments: [0; 10],
-            rbx: 0,
-            rbp: 0,
-            rcx: 0,
-            r11: 0,
-            entry: ENTRY_CHANGED,
-            error_code: 0,
             rip,
-            cs: USER_CODE,
-            flags: FIXED_FLAGS,
             rsp,
-            ss: USER_DATA,
-            fs_base: 0,
-            gs_base: 0,
+            ..Self::ZERO
         })
     }
+
+    /// A thread that starts at 0 with all registers zero.
+    pub const ZERO: Self = Self {
+        rax: 0,
+        arguments: [0; 10],
+        rbx: 0,
+        rbp: 0,
+        rcx: 0,
+        r11: 0,
+        entry: ENTRY_CHANGED,
+        error_code: 0,
+        rip: 0,
+        cs: USER_CODE,
+        flags: FIXED_FLAGS,
+        rsp: 0,
+        ss: USER_DATA,
+        fs_base: 0,
+        gs_base: 0,
+    };
 
     /// The operation word of a system call (rax).
     #[inline]

@@ -59,6 +59,15 @@ pub struct TimerNode {
 }
 
 impl TimerNode {
+    /// No deadline.
+    pub const IDLE: TimerNode = TimerNode {
+        deadline_ns: 0,
+        parent: None,
+        left: None,
+        right: None,
+        rank: 0,
+    };
+
     /// Whether a deadline runs.
     #[inline]
     pub fn is_set(&self) -> bool {

@@ -67,7 +67,7 @@ impl<M: Machine> Kernel<M> {
     /// A pool that pays, and the rights on a pool or thread that is made with this capability to it:
     /// all but those that only a capability with LABEL passes on.
     fn payer_and_rights(&self, pool: Handle) -> Result<(Ref<Pool>, Access), Error> {
-        let found = self.find(pool)?;
+        let found = self.find_here(pool)?;
         let pool: Ref<Pool> = found.object(Kind::Pool, Access::CHARGE)?;
         if self.memory.get(pool).has_ended() {
             return Err(Error::Gone);

@@ -99,40 +99,53 @@ impl<M: Machine> Kernel<M> {
             false => Access::MAKE_THREAD,
         };
         let mut known = like;
-        let mut look_up = |handle: Handle| match known {
-            Some((name, thread)) if name == handle => Ok(HomeOf::Thread(thread)),
-            _ => {
-                let home = self.home(handle)?;
-                if let HomeOf::Thread(thread) = home {
-                    known = Some((handle, thread));
-                }
-                Ok::<_, Error>(home)
-            }
+        let known_as = |known: Option<(Handle, Ref<Thread>)>, handle| {
+            let (_, thread) = known.filter(|(name, _)| *name == handle)?;
+            Some(HomeOf::Thread(thread))
         };
-        let (space, access) = self.home_space(look_up(home.space)?, needed)?;
-        let mut tables = [None; 3];
-        let handles = [
-            (TableSelector::Files, home.files),
-            (TableSelector::Private, home.private),
-            (TableSelector::Fs, home.fs),
-        ];
-        for (selector, handle) in handles {
-            let place = selector as usize;
-            tables[place] = if handle.is_own_table() {
-                Some(self.table(handle, Access::USE_TABLE)?)
-            } else if handle.is_some() || !copies.contains(TABLE_COPIES[place]) {
-                Some(self.home_table(look_up(handle)?, selector, Access::USE_TABLE)?)
-            } else {
-                None
+        let space = match known_as(known, home.space) {
+            Some(thread) => thread,
+            None => self.home_to_know(home.space, &mut known)?,
+        };
+        let (space, access) = self.home_space(space, needed)?;
+        let mut table = |selector: TableSelector, handle: Handle| {
+            let home = match known_as(known, handle) {
+                Some(thread) => thread,
+                None if handle.is_own_table() => {
+                    return self.table(handle, Access::USE_TABLE).map(Some);
+                }
+                None if !handle.is_some() && copies.contains(TABLE_COPIES[selector as usize]) => {
+                    return Ok(None);
+                }
+                None => self.home_to_know(handle, &mut known)?,
             };
-        }
+            self.home_table(home, selector, Access::USE_TABLE).map(Some)
+        };
         Ok(Source {
             space,
             access,
-            tables,
+            tables: [
+                table(TableSelector::Files, home.files)?,
+                table(TableSelector::Private, home.private)?,
+                table(TableSelector::Fs, home.fs)?,
+            ],
             copies,
             prefault: home.prefault,
         })
+    }
+
+    /// Looks up what stands for a space or a table, and remembers it if it is a thread.
+    #[inline(never)]
+    fn home_to_know(
+        &self,
+        handle: Handle,
+        known: &mut Option<(Handle, Ref<Thread>)>,
+    ) -> Result<HomeOf, Error> {
+        let home = self.home(handle)?;
+        if let HomeOf::Thread(thread) = home {
+            *known = Some((handle, thread));
+        }
+        Ok(home)
     }
 
     /// Makes a thread with one hold, the caller's of this function.
@@ -200,7 +213,7 @@ impl<M: Machine> Kernel<M> {
         prefault: u64,
     ) -> Result<Handle, Stop> {
         let (pool, rights) = self.payer_of_thread(pool, label)?;
-        let found = self.find(like)?;
+        let found = self.find_here(like)?;
         let name = like;
         let like: Ref<Thread> = found.object(Kind::Thread, Access::REGISTERS)?;
         let model = self.memory.get(like);
