@@ -74,6 +74,13 @@ pub enum TableSelector {
 #[repr(transparent)]
 pub struct Handle(pub u64);
 
+/// None.
+impl Default for Handle {
+    fn default() -> Self {
+        Handle::NONE
+    }
+}
+
 impl Handle {
     /// No capability, where one is optional.
     pub const NONE: Handle = Handle(u64::MAX);

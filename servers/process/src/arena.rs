@@ -1,10 +1,11 @@
 //! Records with names that are never reused.
 //!
-//! An [`Id`] is an index and the slot's generation, so looking one up costs an array access, and
-//! the id of something that is gone finds nothing, for ever. Thread ids double as thread labels,
-//! which is how the server knows its callers.
+//! An [`Id`] is an index and the slot's generation, so looking one up costs an array access and one
+//! comparison, and the id of something that is gone finds nothing, for ever. Thread ids double as
+//! thread labels, which is how the server knows its callers.
 //!
-//! Invariant: a slot's generation grows each time it is filled, and begins at 1; no id is zero.
+//! Invariant: a slot's generation grows each time it is filled, and begins at 1; no id is zero. A slot
+//! that is free has the mark that no id has, and a record that nobody finds.
 
 use alloc::vec::Vec;
 use core::marker::PhantomData;
@@ -12,8 +13,12 @@ use core::num::NonZeroU64;
 
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-/// One bit less than fits, so that an id and a marker bit fit a badge.
-const GENERATION_END: u64 = 1 << (63 - INDEX_BITS);
+/// Adds one to the generation of an id's bits.
+const NEXT: u64 = 1 << INDEX_BITS;
+/// Ids are below this: an id and a marker bit fit a badge.
+const END: u64 = 1 << 63;
+/// What a free slot has in addition to the bits of its last id.
+const FREE: u64 = END;
 
 /// Names a record of an [`Arena`] of `T`.
 pub struct Id<T> {
@@ -22,20 +27,16 @@ pub struct Id<T> {
 }
 
 impl<T> Id<T> {
-    fn new(index: u32, generation: u64) -> Option<Id<T>> {
-        NonZeroU64::new(generation << INDEX_BITS | u64::from(index)).map(|bits| Id {
-            bits,
-            of: PhantomData,
-        })
-    }
-
     /// As a number: a label, or part of a badge. Below 2^63.
     pub fn bits(self) -> u64 {
         self.bits.get()
     }
 
-    /// The id with these bits; it may name nothing.
+    /// The id with these bits; it may name nothing. `None` if no id can have them.
     pub fn from_bits(bits: u64) -> Option<Id<T>> {
+        if bits >= END {
+            return None;
+        }
         NonZeroU64::new(bits).map(|bits| Id {
             bits,
             of: PhantomData,
@@ -45,9 +46,15 @@ impl<T> Id<T> {
     fn index(self) -> usize {
         (self.bits.get() & INDEX_MASK) as usize
     }
+}
 
-    fn generation(self) -> u64 {
-        self.bits.get() >> INDEX_BITS
+/// An id that never names anything.
+impl<T> Default for Id<T> {
+    fn default() -> Self {
+        Id {
+            bits: NonZeroU64::MIN,
+            of: PhantomData,
+        }
     }
 }
 
@@ -69,18 +76,16 @@ impl<T> Eq for Id<T> {}
 
 impl<T> core::fmt::Debug for Id<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}.{}", self.index(), self.generation())
+        write!(f, "{}.{}", self.index(), self.bits() >> INDEX_BITS)
     }
 }
 
-enum Content<T> {
-    Free(u32),
-    Used(T),
-}
-
 struct Slot<T> {
-    generation: u64,
-    content: Content<T>,
+    /// The bits of its record's id; of the last one's and [`FREE`] if it has none.
+    name: u64,
+    /// Of a free slot: the next one; `NO_SLOT` ends the list.
+    next: u32,
+    record: T,
 }
 
 /// Memory for another record is not to be had.
@@ -107,107 +112,106 @@ impl<T> Default for Arena<T> {
     }
 }
 
-impl<T> Arena<T> {
+impl<T: Default> Arena<T> {
     /// Makes room for the first `count` records, so that the arena uses no more memory until there
     /// are more. For want of memory it makes less.
     pub fn prepare(&mut self, count: usize) {
-        let more = count.saturating_sub(self.slots.len());
-        if self.slots.try_reserve(more).is_err() {
+        let first = self.slots.len();
+        if self.slots.try_reserve(count.saturating_sub(first)).is_err() {
             return;
         }
-        let first = self.slots.len() as u32;
-        for index in first..first + more as u32 {
-            let next = match index + 1 - first == more as u32 {
-                true => self.free,
-                false => index + 1,
-            };
-            self.slots.push(Slot {
-                generation: 0,
-                content: Content::Free(next),
-            });
+        for _ in first..count {
+            self.add_slot();
         }
-        if more > 0 {
-            self.free = first;
+        // The list gives out last what was put on it first.
+        let mut last = self.free;
+        self.free = NO_SLOT;
+        while let Some(slot) = self.slots.get_mut(last as usize) {
+            let next = core::mem::replace(&mut slot.next, self.free);
+            self.free = core::mem::replace(&mut last, next);
         }
     }
 
-    /// Stores `value`; nothing changes if there is no room.
-    pub fn insert(&mut self, value: T) -> Result<Id<T>, Full> {
+    /// Puts another slot on the list of free ones. There is room for it.
+    fn add_slot(&mut self) {
+        let index = self.slots.len() as u32;
+        self.slots.push(Slot {
+            name: FREE | u64::from(index),
+            next: self.free,
+            record: T::default(),
+        });
+        self.free = index;
+    }
+
+    /// Stores a value; nothing changes if there is no room.
+    pub fn insert(&mut self, value: T) -> Result<Id<T>, Full>
+    where
+        T: Copy,
+    {
+        self.insert_with(|| value)
+    }
+
+    /// Stores what `make` makes, in its place; nothing changes if there is no room.
+    #[inline]
+    pub fn insert_with(&mut self, make: impl FnOnce() -> T) -> Result<Id<T>, Full> {
         if self.free == NO_SLOT {
-            if self.slots.len() as u64 > INDEX_MASK {
-                return Err(Full);
-            }
-            self.slots.try_reserve(1).map_err(|_| Full)?;
-            self.free = self.slots.len() as u32;
-            self.slots.push(Slot {
-                generation: 0,
-                content: Content::Free(NO_SLOT),
-            });
+            self.grow()?;
         }
-        let index = self.free;
-        let slot = &mut self.slots[index as usize];
-        let generation = slot.generation + 1;
-        if generation >= GENERATION_END {
-            return Err(Full);
-        }
-        let id = Id::new(index, generation).ok_or(Full)?;
-        if let Content::Free(next) = slot.content {
-            self.free = next;
-        }
-        slot.generation = generation;
-        slot.content = Content::Used(value);
+        let slot = self.slots.get_mut(self.free as usize).ok_or(Full)?;
+        let id = Id::from_bits((slot.name & !FREE) + NEXT).ok_or(Full)?;
+        slot.name = id.bits();
+        slot.record = make();
+        self.free = slot.next;
         self.live += 1;
         Ok(id)
     }
 
-    /// Ends the record, if the id names one.
-    pub fn discard(&mut self, id: Id<T>) {
-        let free = self.free;
-        if let Some(slot) = self.slots.get_mut(id.index())
-            && slot.generation == id.generation()
-            && matches!(slot.content, Content::Used(_))
-        {
-            slot.content = Content::Free(free);
-            self.free = id.index() as u32;
-            self.live -= 1;
+    #[cold]
+    fn grow(&mut self) -> Result<(), Full> {
+        if self.slots.len() as u64 > INDEX_MASK {
+            return Err(Full);
         }
+        self.slots.try_reserve(1).map_err(|_| Full)?;
+        self.add_slot();
+        Ok(())
     }
 
     /// Takes the record out; `None` if the id names nothing. Where its content does not matter any
     /// more, [`discard`](Self::discard) moves nothing.
     pub fn remove(&mut self, id: Id<T>) -> Option<T> {
-        let free = self.free;
-        let slot = self.slots.get_mut(id.index())?;
-        if slot.generation != id.generation() || matches!(slot.content, Content::Free(_)) {
-            return None;
-        }
-        let content = core::mem::replace(&mut slot.content, Content::Free(free));
-        self.free = id.index() as u32;
-        self.live -= 1;
-        match content {
-            Content::Used(value) => Some(value),
-            Content::Free(_) => None,
+        let record = core::mem::take(self.get_mut(id)?);
+        self.discard(id);
+        Some(record)
+    }
+}
+
+impl<T> Arena<T> {
+    /// Ends the record, if the id names one. Memory that it has is freed when the slot is used again.
+    pub fn discard(&mut self, id: Id<T>) {
+        if let Some(slot) = self.slots.get_mut(id.index())
+            && slot.name == id.bits()
+        {
+            slot.name |= FREE;
+            slot.next = self.free;
+            self.free = id.index() as u32;
+            self.live -= 1;
         }
     }
 
     /// The record, if the id names one.
+    #[inline]
     pub fn get(&self, id: Id<T>) -> Option<&T> {
         match self.slots.get(id.index()) {
-            Some(Slot {
-                generation,
-                content: Content::Used(value),
-            }) if *generation == id.generation() => Some(value),
+            Some(slot) if slot.name == id.bits() => Some(&slot.record),
             _ => None,
         }
     }
 
     /// The record, if the id names one.
+    #[inline]
     pub fn get_mut(&mut self, id: Id<T>) -> Option<&mut T> {
         match self.slots.get_mut(id.index()) {
-            Some(Slot {
-                generation,
-                content: Content::Used(value),
-            }) if *generation == id.generation() => Some(value),
+            Some(slot) if slot.name == id.bits() => Some(&mut slot.record),
             _ => None,
         }
     }
@@ -224,22 +228,17 @@ impl<T> Arena<T> {
 
     /// All records, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (Id<T>, &T)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let Content::Used(value) = &slot.content else {
-                return None;
-            };
-            Some((Id::new(index as u32, slot.generation)?, value))
-        })
+        let slots = self.slots.iter();
+        slots.filter_map(|slot| Some((Id::from_bits(slot.name)?, &slot.record)))
     }
 
     /// All records, to change them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let used = |slot: &&mut Slot<T>| slot.name & FREE == 0;
         self.slots
             .iter_mut()
-            .filter_map(|slot| match &mut slot.content {
-                Content::Used(value) => Some(value),
-                Content::Free(_) => None,
-            })
+            .filter(used)
+            .map(|slot| &mut slot.record)
     }
 }
 

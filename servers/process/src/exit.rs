@@ -299,61 +299,58 @@ impl ProcessServer {
 
     /// Makes `child` the youngest child of `parent`.
     pub(crate) fn adopt(&mut self, parent: ProcessId, child: ProcessId) {
+        let record = &self.processes[child];
+        let (counts, clone_child) = (record.is_waitable(), record.is_clone_child());
+        let tells = counts && record.event != Event::None;
         let owner = &mut self.processes[parent];
         let order = owner.next_order;
         owner.next_order += 1;
         let execs = owner.execs;
-        let mut children = owner.children;
-        children.push(&mut self.processes, child, |process| &mut process.sibling);
-        self.processes[parent].children = children;
+        if counts {
+            *owner.child_count(clone_child) += 1;
+        }
+        if tells {
+            owner.ready.insert(order, child);
+        }
+        let links = owner.children.append(child);
         let record = &mut self.processes[child];
+        record.sibling = links;
         record.parent = Some(parent);
         record.order = order;
         record.parent_execs = execs;
-        let tells = record.event != Event::None && record.is_waitable();
-        self.count_child(child, 1);
-        if tells {
-            self.processes[parent].ready.insert(order, child);
-        }
+        links.tell(&mut self.processes, child, |process| &mut process.sibling);
     }
 
     /// Takes `child` from its parent.
     pub(crate) fn disown(&mut self, child: ProcessId) {
-        self.count_child(child, u32::MAX);
         let record = &mut self.processes[child];
-        let order = record.order;
         let Some(parent) = record.parent.take() else {
             return;
         };
-        let mut children = self.processes[parent].children;
-        children.remove(&mut self.processes, child, |process| &mut process.sibling);
+        let (counts, clone_child) = (record.is_waitable(), record.is_clone_child());
+        let (order, links) = (record.order, core::mem::take(&mut record.sibling));
         let owner = &mut self.processes[parent];
-        owner.children = children;
+        if counts {
+            *owner.child_count(clone_child) -= 1;
+        }
         owner.ready.remove(order);
-    }
-
-    /// Counts a child for its parent: `change` is 1, or `u32::MAX` for one less.
-    fn count_child(&mut self, child: ProcessId, change: u32) {
-        let record = &self.processes[child];
-        if !record.is_waitable() {
-            return;
-        }
-        let clone_child = record.is_clone_child();
-        if let Some(parent) = record.parent {
-            let owner = &mut self.processes[parent];
-            let count = match clone_child {
-                true => &mut owner.clone_children,
-                false => &mut owner.plain_children,
-            };
-            *count = count.wrapping_add(change);
-        }
+        owner.children.detach(links);
+        links.close(&mut self.processes, |process| &mut process.sibling);
     }
 
     /// Changes which signal tells a process's end, and so which waits see it.
     pub(crate) fn set_exit_signal(&mut self, process: ProcessId, signal: u32) {
-        self.count_child(process, u32::MAX);
-        self.processes[process].exit_signal = signal;
-        self.count_child(process, 1);
+        let record = &mut self.processes[process];
+        let before = record.is_clone_child();
+        record.exit_signal = signal;
+        let (after, counts) = (record.is_clone_child(), record.is_waitable());
+        if let Some(parent) = record.parent
+            && counts
+        {
+            let owner = &mut self.processes[parent];
+            *owner.child_count(before) -= 1;
+            *owner.child_count(after) += 1;
+        }
     }
 
     /// Who adopts the children of `dead` (LX-EXIT-04).

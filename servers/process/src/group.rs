@@ -1,6 +1,7 @@
 //! Process groups and sessions (`docs/spec/linux-process.md` section 13).
 //!
-//! A group exists while it has members; its number and its session's stay taken as long.
+//! A group exists while it has members; its number and its session's stay taken as long: the number
+//! space counts a session's groups.
 
 use libipc::protocol::process::Errno;
 
@@ -11,29 +12,26 @@ use crate::{Machine, ProcessServer};
 impl ProcessServer {
     /// Puts a process that is in no group into one.
     pub(crate) fn join_group(&mut self, process: ProcessId, group: GroupId) {
-        self.processes[process].group = group;
-        let record = &mut self.groups[group];
-        record
-            .members
-            .push(&mut self.processes, process, |process| &mut process.member);
-        let session = record.session;
-        self.pids.update(session, |entry| entry.session += 1);
+        let links = self.groups[group].members.append(process);
+        let record = &mut self.processes[process];
+        record.group = group;
+        record.member = links;
+        links.tell(&mut self.processes, process, |process| &mut process.member);
     }
 
     /// Takes a process out of its group, which goes with its last member.
     pub(crate) fn leave_group(&mut self, process: ProcessId) {
-        let group = self.processes[process].group;
-        let record = &mut self.groups[group];
-        record
-            .members
-            .remove(&mut self.processes, process, |process| &mut process.member);
-        let (number, session) = (record.number, record.session);
-        let empty = record.members.first().is_none();
-        self.pids.update(session, |entry| entry.session -= 1);
-        if empty {
-            self.groups.remove(group);
+        let record = &mut self.processes[process];
+        let (id, links) = (record.group, core::mem::take(&mut record.member));
+        let group = &mut self.groups[id];
+        group.members.detach(links);
+        if group.members.first().is_none() {
+            let (number, session) = (group.number, group.session);
+            self.groups.discard(id);
+            self.pids.update(session, |entry| entry.session -= 1);
             self.pids.update(number, |entry| entry.group = None);
         }
+        links.close(&mut self.processes, |process| &mut process.member);
     }
 
     /// The group with this number. Group 0, in which PID 1 and 2 begin, has no entry among the
@@ -55,6 +53,7 @@ impl ProcessServer {
             })
             .map_err(|_| Errno::ENOMEM)?;
         self.pids.update(number, |entry| entry.group = Some(group));
+        self.pids.update(session, |entry| entry.session += 1);
         Ok(group)
     }
 

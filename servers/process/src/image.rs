@@ -20,7 +20,7 @@ use crate::machine::{Late, MemoryShare, Shares, TableShare, errno};
 use crate::model::*;
 use crate::plan::*;
 use crate::signal::SIGCHLD;
-use crate::spawn::{Parts, Reserving};
+use crate::spawn::Parts;
 use crate::{Machine, ProcessServer};
 
 /// How many templates are kept.
@@ -132,6 +132,7 @@ pub struct Request {
 }
 
 /// An image that is being loaded.
+#[derive(Default)]
 pub struct Load {
     id: u64,
     /// The window, until the loader fetches it.
@@ -258,13 +259,13 @@ impl ProcessServer {
                     Ok(loader)
                 }
                 Err(error) => {
-                    self.threads.remove(loader);
+                    self.threads.discard(loader);
                     Err(errno(error))
                 }
             }
         });
         let loader = made.inspect_err(|_| machine.close(space))?;
-        let load = self.loads.insert(Load {
+        let load = self.loads.insert_with(|| Load {
             id,
             window: Handle::NONE,
             space,
@@ -386,19 +387,19 @@ impl ProcessServer {
                 process,
                 start,
             } => {
-                let mut reserving = Reserving::new(self, machine);
-                reserving.dispositions(*process, DispositionChoice::Reset)?;
-                // The table is copied even if nobody shares it: what closes on exec is closed in the
-                // copy, where that may fail, and a failed exec has not touched the old one.
-                reserving.thread(
-                    *thread,
-                    FirstInstruction::Image,
-                    MemoryShare::Image(template.space),
-                    FilesChoice::Kept,
-                    DirectoryChoice::Share,
-                )?;
-                reserving.stack(*thread, start)?;
-                let parts = reserving.finish();
+                let parts = self.reserve_by(machine, |reserving| {
+                    reserving.dispositions(*process, DispositionChoice::Reset)?;
+                    // The table is copied even if nobody shares it: what closes on exec is closed in
+                    // the copy, where that may fail, and a failed exec has not touched the old one.
+                    reserving.thread(
+                        *thread,
+                        &FirstInstruction::Image,
+                        MemoryShare::Image(template.space),
+                        FilesChoice::Kept,
+                        DirectoryChoice::Share,
+                    )?;
+                    reserving.stack(*thread, start)
+                })?;
                 let begins = parts.thread;
                 self.commit_exec(machine, *process, parts, crate::name(&start.name));
                 self.start_image(machine, begins, template.entry, start);
@@ -451,7 +452,7 @@ impl ProcessServer {
         plan: &SpawnPlan,
         number: u32,
         thread: Option<ThreadId>,
-        handles: [Option<Handle>; 2],
+        [process_handle, thread_handle]: [Handle; 2],
     ) -> Late {
         let (Some(thread), Some(process)) = (thread, self.pids.get(number).process) else {
             unreachable!("a process from an image has its records");
@@ -459,13 +460,10 @@ impl ProcessServer {
         if plan.start == StartChoice::Suspended {
             self.threads[thread].suspends = 1;
         }
-        let (
-            EndChoice::Holders {
-                process_inherit,
-                thread_inherit,
-            },
-            [Some(process_handle), Some(thread_handle)],
-        ) = (plan.end, handles)
+        let EndChoice::Holders {
+            process_inherit,
+            thread_inherit,
+        } = plan.end
         else {
             return Late::Number(number);
         };

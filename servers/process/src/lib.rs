@@ -125,8 +125,8 @@ impl ProcessServer {
             .map_err(|_| ROOM)?;
         let record = self.threads.insert(Thread::default()).map_err(|_| ROOM)?;
         if let Err(error) = machine.set_label(thread, record.bits()) {
-            self.threads.remove(record);
-            self.groups.remove(group);
+            self.threads.discard(record);
+            self.groups.discard(group);
             return Err(machine::errno(error));
         }
         // The first records of an empty server: for want of this much the server cannot run at all.
@@ -154,7 +154,7 @@ impl ProcessServer {
             } else {
                 process.name = name(b"services");
             }
-            let id = self.processes.insert(process).ok()?;
+            let id = self.processes.insert_with(|| process).ok()?;
             self.pids.update(pid, |entry| {
                 entry.process = Some(id);
                 entry.reserved = false;

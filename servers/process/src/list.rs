@@ -17,6 +17,33 @@ impl<T> Default for Links<T> {
     }
 }
 
+impl<T> Clone for Links<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Links<T> {}
+
+impl<T> Links<T> {
+    /// Has the member before the new last one know it.
+    pub fn tell(self, arena: &mut Arena<T>, id: Id<T>, through: Through<T>) {
+        if let Some(previous) = self.previous {
+            through(&mut arena[previous]).next = Some(id);
+        }
+    }
+
+    /// Joins the members on both sides of one that was taken out.
+    pub fn close(self, arena: &mut Arena<T>, through: Through<T>) {
+        if let Some(previous) = self.previous {
+            through(&mut arena[previous]).next = self.next;
+        }
+        if let Some(next) = self.next {
+            through(&mut arena[next]).previous = self.previous;
+        }
+    }
+}
+
 /// Which of a record's links a list goes through.
 pub type Through<T> = fn(&mut T) -> &mut Links<T>;
 
@@ -51,27 +78,39 @@ impl<T> List<T> {
 
     /// Appends `id`, which is in no list through these links.
     pub fn push(&mut self, arena: &mut Arena<T>, id: Id<T>, through: Through<T>) {
-        *through(&mut arena[id]) = Links {
-            previous: self.last,
-            next: None,
-        };
-        match self.last {
-            Some(last) => through(&mut arena[last]).next = Some(id),
-            None => self.first = Some(id),
-        }
-        self.last = Some(id);
+        let links = self.append(id);
+        *through(&mut arena[id]) = links;
+        links.tell(arena, id, through);
     }
 
     /// Takes `id` out of this list.
     pub fn remove(&mut self, arena: &mut Arena<T>, id: Id<T>, through: Through<T>) {
-        let Links { previous, next } = core::mem::take(through(&mut arena[id]));
-        match previous {
-            Some(previous) => through(&mut arena[previous]).next = next,
-            None => self.first = next,
+        let links = core::mem::take(through(&mut arena[id]));
+        self.detach(links);
+        links.close(arena, through);
+    }
+
+    /// The list's part of [`push`](Self::push), for an owner that is in the arena itself: the links
+    /// that the new member gets and is to [tell](Links::tell) of.
+    pub fn append(&mut self, id: Id<T>) -> Links<T> {
+        let previous = self.last.replace(id);
+        if previous.is_none() {
+            self.first = Some(id);
         }
-        match next {
-            Some(next) => through(&mut arena[next]).previous = previous,
-            None => self.last = previous,
+        Links {
+            previous,
+            next: None,
+        }
+    }
+
+    /// The list's part of [`remove`](Self::remove): what it had between `links`, which are to be
+    /// [closed](Links::close), is a member no more.
+    pub fn detach(&mut self, links: Links<T>) {
+        if links.previous.is_none() {
+            self.first = links.next;
+        }
+        if links.next.is_none() {
+            self.last = links.previous;
         }
     }
 

@@ -28,7 +28,7 @@ pub type LoadId = Id<crate::image::Load>;
 pub type Name = [u8; 16];
 
 /// What signals do.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Dispositions {
     /// Bit n - 1: signal n is ignored on request.
     pub ignored: u64,
@@ -37,6 +37,7 @@ pub struct Dispositions {
 }
 
 /// A process group.
+#[derive(Clone, Copy, Default)]
 pub struct Group {
     /// Its ID.
     pub number: u32,
@@ -229,6 +230,7 @@ pub enum Owed {
 }
 
 /// A thread.
+#[derive(Clone, Copy)]
 pub struct Thread {
     /// What it is.
     pub role: Role,
@@ -266,6 +268,12 @@ impl Default for Thread {
             handles: 0,
             notification: Handle::NONE,
         }
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Process::new(Kind::Linux, GroupId::default())
     }
 }
 
@@ -327,6 +335,14 @@ impl Process {
     /// Whether only a wait with `__WCLONE` or `__WALL` sees it (LX-WAIT-10).
     pub fn is_clone_child(&self) -> bool {
         self.exit_signal != crate::signal::SIGCHLD
+    }
+
+    /// How many children of that sort it has, see [`is_clone_child`](Self::is_clone_child).
+    pub fn child_count(&mut self, clone_children: bool) -> &mut u32 {
+        match clone_children {
+            true => &mut self.clone_children,
+            false => &mut self.plain_children,
+        }
     }
 
     /// Its end as wait4 tells it.

@@ -30,7 +30,7 @@ pub struct Entry {
     pub thread: Option<ThreadId>,
     /// The process group with this ID.
     pub group: Option<GroupId>,
-    /// Number of processes whose session has this ID.
+    /// Number of groups whose session has this ID.
     pub session: u32,
     /// A creation holds it, or a record that is still looked at by handle.
     pub reserved: bool,

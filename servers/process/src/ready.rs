@@ -1,11 +1,13 @@
 //! The children of a process that have something to tell, in order of creation.
 //!
 //! Most parents have one such child at a time, so the first has a place of its own and only further
-//! ones cost memory.
+//! ones cost memory. Children mostly end in the order in which they were made, so a new one mostly goes
+//! to the end; any other place costs a move of those behind it.
 //!
-//! Invariant: the first comes before all others, and there are no others without a first.
+//! Invariant: the first comes before all others, the others are in order, and there are none without a
+//! first.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
 
 use crate::model::ProcessId;
 
@@ -13,47 +15,61 @@ use crate::model::ProcessId;
 #[derive(Default)]
 pub struct Ready {
     first: Option<(u64, ProcessId)>,
-    others: BTreeMap<u64, ProcessId>,
+    others: VecDeque<(u64, ProcessId)>,
 }
 
 impl Ready {
     /// Puts a child in its place.
     pub fn insert(&mut self, order: u64, child: ProcessId) {
-        match self.first {
+        match &mut self.first {
             None => self.first = Some((order, child)),
-            Some((first, _)) if first == order => self.first = Some((order, child)),
-            Some((first, other)) if first > order => {
-                self.first = Some((order, child));
-                self.others.insert(first, other);
+            Some(first) if first.0 == order => first.1 = child,
+            Some(first) if first.0 > order => {
+                let later = core::mem::replace(first, (order, child));
+                self.others.push_front(later);
             }
-            Some(_) => {
-                self.others.insert(order, child);
-            }
+            Some(_) => match self.place(order) {
+                Ok(place) => self.others[place].1 = child,
+                Err(place) => self.others.insert(place, (order, child)),
+            },
         }
     }
 
     /// Takes a child out, if it is there.
     pub fn remove(&mut self, order: u64) {
         match self.first {
-            Some((first, _)) if first == order => self.first = self.others.pop_first(),
+            Some((first, _)) if first == order => self.first = self.others.pop_front(),
             Some(_) => {
-                self.others.remove(&order);
+                if let Ok(place) = self.place(order) {
+                    self.others.remove(place);
+                }
             }
             None => {}
+        }
+    }
+
+    /// Where a child is among the others, or belongs.
+    fn place(&self, order: u64) -> Result<usize, usize> {
+        match self.others.back() {
+            Some((last, _)) if *last >= order => self
+                .others
+                .binary_search_by_key(&order, |(order, _)| *order),
+            _ => Err(self.others.len()),
         }
     }
 
     /// The children, eldest first.
     pub fn iter(&self) -> impl Iterator<Item = ProcessId> {
         let first = self.first.map(|(_, child)| child);
-        first.into_iter().chain(self.others.values().copied())
+        let others = self.others.iter().map(|(_, child)| *child);
+        first.into_iter().chain(others)
     }
 
     /// The child with this place.
     pub fn get(&self, order: u64) -> Option<ProcessId> {
         match self.first {
             Some((first, child)) if first == order => Some(child),
-            _ => self.others.get(&order).copied(),
+            _ => self.place(order).ok().map(|place| self.others[place].1),
         }
     }
 
@@ -71,6 +87,7 @@ impl Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::collections::BTreeMap;
     use proptest::prelude::*;
     use std::vec::Vec;
 

@@ -1,8 +1,7 @@
 //! The executor: carries out a spawn plan in three steps.
 //!
 //! *Validate* is the doors' work. *Reserve* collects everything that can fail into [`Parts`];
-//! while it does, [`Reserving`] owns what it has so far and gives it back in reverse order when it
-//! is dropped, so a step that fails leaves nothing. *Commit* takes the finished parts, cannot fail,
+//! when a step fails, what there is so far is given back in reverse order, so it leaves nothing. *Commit* takes the finished parts, cannot fail,
 //! and is the one point at which a child becomes visible: number, parent's children, group.
 //!
 //! The order of the reserve steps is Linux's as far as errors tell (LX-COPY-11, 13): dispositions,
@@ -33,43 +32,24 @@ pub struct Parts {
     /// A second number, for the first thread of a Win32 process.
     pub(crate) first_tid: Option<u32>,
     pub(crate) process: Option<ProcessId>,
-    pub(crate) reply: Option<Handle>,
-    /// hProcess and hThread.
-    pub(crate) handles: [Option<Handle>; 2],
+    /// The kept reply, or none.
+    pub(crate) reply: Handle,
+    /// hProcess and hThread, or none.
+    pub(crate) handles: [Handle; 2],
 }
 
-/// A reservation that is not complete: dropping it undoes it.
+/// A reservation under way.
 pub(crate) struct Reserving<'r, M: Machine> {
     server: &'r mut ProcessServer,
     machine: &'r mut M,
     parts: Parts,
 }
 
-impl<M: Machine> Drop for Reserving<'_, M> {
-    fn drop(&mut self) {
-        let parts = core::mem::take(&mut self.parts);
-        self.server.release(self.machine, parts);
-    }
-}
-
 fn full(_: Full) -> Errno {
     Errno::ENOMEM
 }
 
-impl<'r, M: Machine> Reserving<'r, M> {
-    pub(crate) fn new(server: &'r mut ProcessServer, machine: &'r mut M) -> Self {
-        Reserving {
-            server,
-            machine,
-            parts: Parts::default(),
-        }
-    }
-
-    /// The complete reservation.
-    pub(crate) fn finish(mut self) -> Parts {
-        core::mem::take(&mut self.parts)
-    }
-
+impl<M: Machine> Reserving<'_, M> {
     pub(crate) fn dispositions(
         &mut self,
         of: ProcessId,
@@ -96,7 +76,7 @@ impl<'r, M: Machine> Reserving<'r, M> {
     pub(crate) fn thread(
         &mut self,
         like: ThreadId,
-        first: FirstInstruction,
+        first: &FirstInstruction,
         memory: MemoryShare,
         files: FilesChoice,
         directory: DirectoryChoice,
@@ -125,7 +105,8 @@ impl<'r, M: Machine> Reserving<'r, M> {
         self.parts.thread = Some(thread);
         let made = match first {
             FirstInstruction::AfterCall { stack } => {
-                self.machine.fork_thread(like, shares, thread.bits(), stack)
+                self.machine
+                    .fork_thread(like, shares, thread.bits(), *stack)
             }
             FirstInstruction::Image | FirstInstruction::Function(_) => {
                 self.machine.create_thread(like, shares, thread.bits())
@@ -194,13 +175,16 @@ impl<'r, M: Machine> Reserving<'r, M> {
             let made = &mut self.server.processes[of].made;
             made.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         }
-        let record = Process::new(kind, group);
-        self.parts.process = Some(self.server.processes.insert(record).map_err(full)?);
+        let made = self
+            .server
+            .processes
+            .insert_with(|| Process::new(kind, group));
+        self.parts.process = Some(made.map_err(full)?);
         Ok(())
     }
 
     pub(crate) fn reply(&mut self) -> Result<(), Errno> {
-        self.parts.reply = Some(self.machine.keep_reply().map_err(errno)?);
+        self.parts.reply = self.machine.keep_reply().map_err(errno)?;
         Ok(())
     }
 
@@ -217,7 +201,7 @@ impl<'r, M: Machine> Reserving<'r, M> {
                 .machine
                 .derive_sender(object.badge(), access)
                 .map_err(errno)?;
-            self.parts.handles[place] = Some(handle);
+            self.parts.handles[place] = handle;
         }
         Ok(())
     }
@@ -260,36 +244,60 @@ impl ProcessServer {
             MemoryChoice::Snapshot { prefault } => MemoryShare::Snapshot { prefault },
             MemoryChoice::Image(_) => MemoryShare::Image(template.ok_or(Errno::EINVAL)?),
         };
-        let mut reserving = Reserving::new(self, machine);
-        reserving.dispositions(process, plan.dispositions)?;
-        reserving.thread(creator, plan.first, memory, plan.files, plan.directory)?;
-        reserving.registers(&plan.words)?;
-        reserving.numbers(plan)?;
-        if let GroupChoice::New(kind) = plan.group {
-            reserving.process(process, kind)?;
+        self.reserve_by(machine, |reserving| {
+            reserving.dispositions(process, plan.dispositions)?;
+            reserving.thread(creator, &plan.first, memory, plan.files, plan.directory)?;
+            reserving.registers(&plan.words)?;
+            reserving.numbers(plan)?;
+            if let GroupChoice::New(kind) = plan.group {
+                reserving.process(process, kind)?;
+            }
+            if let EndChoice::Holders { .. } = plan.end {
+                reserving.handles()?;
+            }
+            if let MemoryChoice::Image(start) = &plan.memory {
+                reserving.stack(creator, start)?;
+            }
+            if plan.start == StartChoice::RunAndRelease {
+                reserving.reply()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reserves by `steps`; when one fails, what those before it have reserved is given back.
+    #[inline]
+    pub(crate) fn reserve_by<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        steps: impl FnOnce(&mut Reserving<M>) -> Result<(), Errno>,
+    ) -> Result<Parts, Errno> {
+        let mut reserving = Reserving {
+            server: self,
+            machine,
+            parts: Parts::default(),
+        };
+        let done = steps(&mut reserving);
+        let parts = reserving.parts;
+        match done {
+            Ok(()) => Ok(parts),
+            Err(error) => {
+                self.release(machine, parts);
+                Err(error)
+            }
         }
-        if let EndChoice::Holders { .. } = plan.end {
-            reserving.handles()?;
-        }
-        if let MemoryChoice::Image(start) = &plan.memory {
-            reserving.stack(creator, start)?;
-        }
-        if plan.start == StartChoice::RunAndRelease {
-            reserving.reply()?;
-        }
-        Ok(reserving.finish())
     }
 
     /// Gives back what was reserved, last first.
     pub(crate) fn release<M: Machine>(&mut self, machine: &mut M, parts: Parts) {
-        if let Some(reply) = parts.reply {
-            machine.close(reply);
-        }
-        for handle in parts.handles.into_iter().rev().flatten() {
-            machine.close(handle);
+        let [process_handle, thread_handle] = parts.handles;
+        for handle in [parts.reply, thread_handle, process_handle] {
+            if handle.is_some() {
+                machine.close(handle);
+            }
         }
         if let Some(process) = parts.process {
-            self.processes.remove(process);
+            self.processes.discard(process);
         }
         for number in [parts.first_tid, parts.number].into_iter().flatten() {
             self.pids.release(number);
@@ -316,7 +324,7 @@ impl ProcessServer {
         let (Some(thread), Some(number)) = (parts.thread, parts.number) else {
             unreachable!("a finished reservation has a thread and a number");
         };
-        let handle = self.threads[thread].handle;
+        let tid = parts.first_tid.unwrap_or(number);
         let process = match parts.process {
             None => {
                 // Sharing with a thread means sharing with its process: one user is enough.
@@ -326,23 +334,25 @@ impl ProcessServer {
                 creator_process
             }
             Some(process) => {
-                self.appear((creator, creator_process), plan, process, number);
                 let child = &mut self.processes[process];
+                child.pid = number;
+                child.first_tid = tid;
                 child.dispositions = parts.dispositions;
-                child.first_tid = parts.first_tid.unwrap_or(number);
+                self.appear((creator, creator_process), plan, process);
                 process
             }
         };
-        self.join_process(thread, process, parts.first_tid.unwrap_or(number));
+        self.join_process(thread, process, tid);
         self.write_words(machine, creator, thread, &plan.words, number);
+        let record = &mut self.threads[thread];
+        let handle = record.handle;
         if plan.start == StartChoice::RunAndRelease {
-            let reply = parts.reply.unwrap_or(Handle::NONE);
+            record.releases = Some(creator);
             let owed = Owed::Release {
                 by: thread,
                 pid: number,
             };
-            self.threads[creator].owed = Some((owed, reply));
-            self.threads[thread].releases = Some(creator);
+            self.threads[creator].owed = Some((owed, parts.reply));
         }
         let runs = matches!(plan.start, StartChoice::Run | StartChoice::RunAndRelease)
             && plan.first != FirstInstruction::Image;
@@ -353,29 +363,32 @@ impl ProcessServer {
         number
     }
 
-    /// The one point at which a new process becomes visible.
+    /// The one point at which a new process becomes visible. It has its number.
     fn appear(
         &mut self,
         (creator, creator_process): (ThreadId, ProcessId),
         plan: &SpawnPlan,
         process: ProcessId,
-        number: u32,
     ) {
-        let like = &self.processes[creator_process];
-        let (like_parent, like_signal, like_name) = (like.parent, like.exit_signal, like.name);
-        let parent = match plan.parent {
-            ParentChoice::Caller => Some(creator_process),
-            ParentChoice::CallersParent => like_parent,
-            ParentChoice::ServiceRoot => self.service_root,
+        let like = &mut self.processes[creator_process];
+        if let FirstInstruction::Function(_) = plan.first {
+            like.made.push(process);
+        }
+        let (like_signal, name) = (like.exit_signal, plan.name.unwrap_or(like.name));
+        // The creator may have changed its group while a loader was at work.
+        let (parent, mut group) = match plan.parent {
+            ParentChoice::Caller => (Some(creator_process), like.group),
+            ParentChoice::CallersParent => (like.parent, like.group),
+            ParentChoice::ServiceRoot => (self.service_root, like.group),
         };
-        let group = match plan.parent {
-            ParentChoice::ServiceRoot => self.service_root.map(|root| self.processes[root].group),
-            _ => None,
-        };
+        if plan.parent == ParentChoice::ServiceRoot
+            && let Some(root) = parent
+        {
+            group = self.processes[root].group;
+        }
         let child = &mut self.processes[process];
-        child.pid = number;
         child.life = Life::Running;
-        child.name = plan.name.unwrap_or(like_name);
+        child.name = name;
         child.creator = Some(creator);
         child.exit_signal = match plan.end {
             EndChoice::Parent(signal) => signal,
@@ -386,15 +399,12 @@ impl ProcessServer {
         if let FirstInstruction::Function(service) = plan.first {
             child.service = service;
             child.maker = Some(creator_process);
-            self.processes[creator_process].made.push(process);
         }
-        // The creator may have changed its group while a loader was at work.
-        let group = group.unwrap_or(self.processes[creator_process].group);
-        self.join_group(process, group);
-        self.pids.update(number, |entry| {
+        self.pids.update(child.pid, |entry| {
             entry.process = Some(process);
             entry.reserved = false;
         });
+        self.join_group(process, group);
         if let Some(parent) = parent {
             self.adopt(parent, process);
         }
