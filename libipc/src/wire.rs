@@ -67,8 +67,9 @@ impl<const TAIL: usize> Body<TAIL> {
     }
 
     /// Removes everything.
+    #[inline(always)]
     pub fn clear(&mut self) {
-        self.inline = [0; INLINE_BYTES];
+        self.inline.fill(0);
         self.length = 0;
     }
 

@@ -105,23 +105,39 @@ impl ProcessServer {
         process.life = Life::Ended;
         process.exit_code = ending.code;
         process.pending = 0;
-        process.service.result = ending.result;
-        let made = core::mem::take(&mut process.made);
-        let stoppers = core::mem::take(&mut process.stoppers);
-        if !stoppers.is_empty() {
-            process.maker = None;
-        }
         let dispositions = process.dispositions.take();
         let notification = process.notification;
+        let is_parent = process.children.first().is_some();
+        let serves = process.kind == Kind::Service || !process.made.is_empty();
         if core::mem::take(&mut process.subreaper) {
             self.subreapers -= 1;
         }
         if let Some(dispositions) = dispositions {
             self.drop_dispositions(dispositions);
         }
-        self.reparent_children(machine, id);
+        if is_parent {
+            self.reparent_children(machine, id);
+        }
         if notification.is_some() {
             machine.signal_end(notification);
+        }
+        if serves {
+            self.end_service(machine, id, ending.result);
+        }
+        if Some(id) == self.init {
+            machine.init_ended(ending.status);
+        }
+        self.tell_parent(machine, id, ending.status);
+    }
+
+    /// The end of a service thread, or of who made some.
+    fn end_service<M: Machine>(&mut self, machine: &mut M, id: ProcessId, result: i32) {
+        let process = &mut self.processes[id];
+        process.service.result = result;
+        let made = core::mem::take(&mut process.made);
+        let stoppers = core::mem::take(&mut process.stoppers);
+        if !stoppers.is_empty() {
+            process.maker = None;
         }
         for service in made {
             // Nobody will wake it, or ask for its result, any more.
@@ -135,30 +151,28 @@ impl ProcessServer {
         }
         for stopper in stoppers {
             if let Some((_, reply)) = self.threads[stopper].owed.take() {
-                machine.answer(reply, &Late::Stopped(ending.result));
+                machine.answer(reply, &Late::Stopped(result));
             }
         }
-        if Some(id) == self.init {
-            machine.init_ended(ending.status);
-        }
-        self.tell_parent(machine, id, ending.status);
     }
 
     /// The zombie is reported to its parent, or vanishes.
     fn tell_parent<M: Machine>(&mut self, machine: &mut M, id: ProcessId, status: u32) {
-        let Some(parent) = self.processes[id].parent else {
-            self.processes[id].event = Event::Ended(status);
+        let process = &mut self.processes[id];
+        let (exit_signal, maker) = (process.exit_signal, process.maker);
+        let parent_execs = process.parent_execs;
+        let Some(parent) = process.parent else {
+            process.event = Event::Ended(status);
             return;
         };
-        let process = &self.processes[id];
         // LX-EXIT-11: an odd signal is not for a parent that has become another program.
-        let odd = process.parent_execs != self.processes[parent].execs;
-        let signal = match process.exit_signal {
+        let odd = parent_execs != self.processes[parent].execs;
+        let signal = match exit_signal {
             0 | NO_SIGNAL.. => 0, // LX-CLONE-27
             _ if odd => SIGCHLD,
             signal => signal,
         };
-        if self.keeps_result(id) {
+        if maker.is_some_and(|maker| self.keeps_result(id, maker)) {
             self.processes[id].event = Event::Ended(status);
         } else if self.vanishes(id, parent) {
             self.disown(id);
@@ -174,10 +188,7 @@ impl ProcessServer {
 
     /// A service thread that ends before it was asked to keeps its result for its maker, as long as
     /// that lives: else the maker could not stop it without a race (LX-KTHREAD-11).
-    fn keeps_result(&mut self, id: ProcessId) -> bool {
-        let Some(maker) = self.processes[id].maker else {
-            return false;
-        };
+    fn keeps_result(&mut self, id: ProcessId, maker: ProcessId) -> bool {
         let Some(maker) = self.processes.get_mut(maker) else {
             return false;
         };
@@ -208,19 +219,21 @@ impl ProcessServer {
         };
         thread.exit_code = code;
         machine.end_thread(core::mem::replace(&mut thread.handle, libipc::Handle::NONE));
-        self.drop_owed(machine, id, process);
-        let thread = &mut self.threads[id];
-        let waiter = thread.releases.take();
+        let (owed, waiter) = (thread.owed.take(), thread.releases.take());
         let (tid, kept, notification) = (thread.tid, thread.handles > 0, thread.notification);
+        let links = core::mem::take(&mut thread.sibling);
         thread.role = Role::Ended;
+        let owner = &mut self.processes[process];
+        owner.threads.detach(links);
+        owner.thread_count -= 1;
+        links.close(&mut self.threads, |thread| &mut thread.sibling);
+        if let Some((owed, reply)) = owed {
+            self.drop_owed(machine, id, process, owed);
+            machine.close(reply);
+        }
         if let Some(waiter) = waiter {
             self.release_waiter(machine, waiter);
         }
-        let owner = &mut self.processes[process];
-        owner
-            .threads
-            .remove(&mut self.threads, id, |thread| &mut thread.sibling);
-        owner.thread_count -= 1;
         self.pids.update(tid, |entry| {
             entry.thread = None;
             entry.reserved |= kept;
@@ -256,10 +269,13 @@ impl ProcessServer {
     }
 
     /// What is owed to a thread that is gone is dropped, with what was under way for it.
-    fn drop_owed<M: Machine>(&mut self, machine: &mut M, id: ThreadId, process: ProcessId) {
-        let Some((owed, reply)) = self.threads[id].owed.take() else {
-            return;
-        };
+    fn drop_owed<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        id: ThreadId,
+        process: ProcessId,
+        owed: Owed,
+    ) {
         match owed {
             Owed::Wait { .. } => self.processes[process]
                 .waiters
@@ -271,7 +287,6 @@ impl ProcessServer {
             Owed::Load(load) => self.drop_request(machine, id, load),
             Owed::ShouldStop => {}
         }
-        machine.close(reply);
     }
 
     /// A thread wants its call back (a cancel notice): a wait ends with EINTR, what only death may
@@ -371,9 +386,6 @@ impl ProcessServer {
     }
 
     fn reparent_children<M: Machine>(&mut self, machine: &mut M, dead: ProcessId) {
-        if self.processes[dead].children.first().is_none() {
-            return;
-        }
         let reaper = self.reaper_for(dead);
         while let Some(child) = self.processes[dead].children.first() {
             self.disown(child);
@@ -397,9 +409,9 @@ impl ProcessServer {
     /// The end of a process that has been told, or that nobody waits for. Its record stays as long
     /// as there are handles on it, and so does its number (W32-EXIT-18).
     pub(crate) fn bury<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
-        self.leave_group(id);
         let process = &self.processes[id];
         let (pid, kept) = (process.pid, process.handles > 0);
+        self.leave_group(id);
         self.pids.update(pid, |entry| {
             entry.process = None;
             entry.reserved |= kept;

@@ -37,8 +37,16 @@ pub struct Entry {
 }
 
 impl Entry {
+    #[inline]
     fn is_free(&self) -> bool {
-        *self == Entry::default()
+        let Entry {
+            process,
+            thread,
+            group,
+            session,
+            reserved,
+        } = *self;
+        process.is_none() && thread.is_none() && group.is_none() && session == 0 && !reserved
     }
 }
 
@@ -117,16 +125,36 @@ impl PidSpace {
 
     /// Reserves the next number.
     pub fn allocate(&mut self) -> Result<u32, NoNumber> {
-        let number = match self.free_between(self.last + 1, self.max) {
-            Some(number) => number,
-            None => self
-                .free_between(SECOND_PASS, self.max)
-                .ok_or(NoNumber::Exhausted)?,
+        let next = self.last + 1;
+        let number = if next < self.max && self.reserve_on_page(next) {
+            next
+        } else {
+            let number = self
+                .free_between(next, self.max)
+                .or_else(|| self.free_between(SECOND_PASS, self.max))
+                .ok_or(NoNumber::Exhausted)?;
+            self.reserve(number)?;
+            number
         };
-        self.reserve(number)?;
         let before = core::mem::replace(&mut self.last, number);
-        self.forget_unused(before);
+        if before as usize / PAGE != number as usize / PAGE {
+            self.forget_unused(before);
+        }
         Ok(number)
+    }
+
+    /// Reserves a number that is free, if its page is there; mostly the next number's is.
+    fn reserve_on_page(&mut self, number: u32) -> bool {
+        let Some(Some(page)) = self.pages.get_mut(number as usize / PAGE) else {
+            return false;
+        };
+        let entry = &mut page.entries[place(number)];
+        let free = entry.is_free();
+        if free {
+            entry.reserved = true;
+            page.used += 1;
+        }
+        free
     }
 
     /// Reserves `number` itself (set_tid, LX-CLONE3-14).
@@ -174,14 +202,13 @@ impl PidSpace {
                 .map_err(|_| NoNumber::NoMemory)?;
             self.pages.resize_with(index + 1, || None);
         }
-        let page = self.pages[index].get_or_insert_with(|| {
+        self.pages[index].get_or_insert_with(|| {
             Box::new(Page {
                 used: 0,
                 entries: [Entry::default(); PAGE],
             })
         });
-        page.used += 1;
-        page.entries[place(number)].reserved = true;
+        self.reserve_on_page(number);
         Ok(())
     }
 

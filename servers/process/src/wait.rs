@@ -80,16 +80,14 @@ impl ProcessServer {
         selector: Selector,
         options: u32,
     ) -> bool {
-        let kind = options & WALL != 0 || child.is_clone_child() == (options & WCLONE != 0);
-        let selected = match selector {
-            Selector::Any => true,
-            Selector::Child(pid) => child.pid == pid,
-            Selector::Group(number) => self.groups[child.group].number == number,
-        };
         child.parent == Some(process)
             && child.is_waitable()
-            && kind
-            && selected
+            && (options & WALL != 0 || child.is_clone_child() == (options & WCLONE != 0))
+            && match selector {
+                Selector::Any => true,
+                Selector::Child(pid) => child.pid == pid,
+                Selector::Group(number) => self.groups[child.group].number == number,
+            }
             && (options & WNOTHREAD == 0 || self.is_child_of_thread(child, thread, process))
     }
 
@@ -177,10 +175,11 @@ impl ProcessServer {
             Event::None => 0,
         };
         let waited = record.told(status);
-        self.processes[parent].ready.remove(order);
         if let Event::Ended(_) = event {
             self.disown(child);
             self.bury(machine, child);
+        } else {
+            self.processes[parent].ready.remove(order);
         }
         waited
     }
@@ -212,9 +211,9 @@ impl ProcessServer {
     pub(crate) fn report<M: Machine>(&mut self, machine: &mut M, child: ProcessId, event: Event) {
         let record = &mut self.processes[child];
         record.event = event;
-        let (order, parent) = (record.order, record.parent);
-        if let Some(parent) = parent
-            && self.processes[child].is_waitable()
+        let (order, waitable) = (record.order, record.is_waitable());
+        if let Some(parent) = record.parent
+            && waitable
         {
             // Whoever waits has found no news, so these are the first.
             match self.waiter_for(parent, child) {
