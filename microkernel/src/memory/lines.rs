@@ -12,7 +12,7 @@
 use super::entry::{Entry, Kind};
 use super::frame::{Content, Frame, FrameKind, table};
 use super::store::Ref;
-use super::tree::index;
+use super::tree::{ROOT_LEVEL, USER_LINES, index};
 use super::{Error, Memory, Pool};
 use crate::machine::Machine;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -101,7 +101,7 @@ impl<M: Machine> Memory<M> {
         Ok(masked)
     }
 
-    /// Copies the entries of a line, but for one.
+    /// Copies the entries of a line, but for one that counts.
     #[inline(always)]
     fn copy_busy_line(
         &mut self,
@@ -113,66 +113,67 @@ impl<M: Machine> Memory<M> {
         let mut masked = false;
         for index in number * 8..number * 8 + 8 {
             let entry = self.entry(from, index);
-            if Some(index) == except {
-            } else if entry.counts() {
-                masked |= self.copy_counted(from, to, index, entry)?;
-            } else {
+            if !entry.counts() {
                 self.replace_entry(to, index, entry);
+            } else if Some(index) != except {
+                masked |= self.copy_counted(from, to, index, entry)?;
             }
         }
         Ok(masked)
     }
 
-    /// As [`Memory::copy_entries`], and what lies on the way to the page at `address`, which both
-    /// sides will write, parts at once: where it is the source's alone, the source keeps it and the
-    /// copy gets tables and a page of its own. So neither faults there. What `pool` cannot pay for
-    /// is shared.
+    /// Copies the entries of a space's lower half from one root to another, and what lies on the way
+    /// to the page at `address`, which both sides will write, parts at once: where it is the
+    /// source's alone, the source keeps it and the copy gets tables and a page of its own. So
+    /// neither faults there. What `pool` cannot pay for is shared.
     ///
     /// # Errors
     ///
     /// As for [`Memory::copy_entries`].
     pub(super) fn copy_entries_apart(
         &mut self,
-        from: Frame,
-        to: Frame,
-        lines: u64,
-        level: u8,
+        from_root: Frame,
+        to_root: Frame,
         address: u64,
         pool: Ref<Pool>,
     ) -> Result<bool, Error> {
-        let index = index(address, level);
-        let entry = self.entry(from, index);
-        let (kind, content) = match entry.kind() {
-            Kind::Table => (FrameKind::Table, Content::Zero),
-            Kind::Private => (FrameKind::Data, Content::Any),
-            _ => return self.copy_entries(from, to, lines),
-        };
-        if !entry.is_writable() {
-            return self.copy_entries(from, to, lines);
-        }
-        let Ok(frame) = self.take(pool, kind, content) else {
-            return self.copy_entries(from, to, lines);
-        };
-        let line = 1 << (index / 8);
-        let below = match kind {
-            FrameKind::Table => Entry::table(frame, true),
-            _ => Entry::page(Kind::Private, frame, entry).unmasked(),
-        };
-        self.set_entry(to, index, below);
-        let mut masked = self.copy_busy_line(from, to, index / 8, Some(index))?;
-        masked |= match kind {
-            FrameKind::Table => {
+        let (mut from, mut to) = (from_root, to_root);
+        let mut lines = self.record(from).lines & USER_LINES;
+        let mut masked = false;
+        for level in (1..=ROOT_LEVEL).rev() {
+            let index = index(address, level);
+            let entry = self.entry(from, index);
+            let own = match entry.kind() {
+                Kind::Table if entry.is_writable() => {
+                    self.take(pool, FrameKind::Table, Content::Zero)
+                }
+                Kind::Private if entry.is_writable() => {
+                    self.take(pool, FrameKind::Data, Content::Any)
+                }
+                _ => break,
+            };
+            let Ok(own) = own else { break };
+            let line = 1 << (index / 8);
+            if entry.is_table() {
                 self.statistics.table_copies += 1;
-                let (child, lines) = (entry.frame(), self.record(entry.frame()).lines);
-                self.copy_entries_apart(child, frame, lines, level - 1, address, pool)?
-            }
-            _ => {
+                self.set_entry(to, index, Entry::table(own, true));
+            } else {
                 self.statistics.page_copies += 1;
-                self.machine.copy_frame(entry.frame(), frame);
-                false
+                self.machine.copy_frame(entry.frame(), own);
+                let page = Entry::page(Kind::Private, own, entry).unmasked();
+                self.set_entry(to, index, page);
             }
-        };
-        Ok(masked | self.copy_entries(from, to, lines & !line)?)
+            masked |= self.copy_busy_line(from, to, index / 8, Some(index))?;
+            if lines != line {
+                masked |= self.copy_entries(from, to, lines & !line)?;
+            }
+            if !entry.is_table() {
+                return Ok(masked);
+            }
+            (from, to) = (entry.frame(), own);
+            lines = self.record(from).lines;
+        }
+        Ok(masked | self.copy_entries(from, to, lines)?)
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@
 use super::frame::{Content, Frame, FrameKind, table};
 use super::lines::{Bits, clear_line, copy_line};
 use super::store::{Object, ObjectKind, Ref};
-use super::tree::{ENTRIES, ROOT_LEVEL, USER_LINES};
+use super::tree::{ENTRIES, USER_LINES};
 use super::{Error, Memory, Pool};
 use crate::machine::{CpuSet, Machine};
 use core::ops::Range;
@@ -205,12 +205,12 @@ impl<M: Machine> Memory<M> {
         let (pager, native, active) = (from.pager, from.native.clone(), from.active);
         let copy = self.new_space(pool, pager, native)?;
         let root = self.get(copy).root.expect("it was just made");
-        let lines = self.record(from_root).lines & USER_LINES;
         let copied = match apart.filter(|address| *address < USER_END) {
-            Some(address) => {
-                self.copy_entries_apart(from_root, root, lines, ROOT_LEVEL, address, pool)
+            Some(address) => self.copy_entries_apart(from_root, root, address, pool),
+            None => {
+                let lines = self.record(from_root).lines & USER_LINES;
+                self.copy_entries(from_root, root, lines)
             }
-            None => self.copy_entries(from_root, root, lines),
         };
         match copied {
             Ok(masked) => {
