@@ -13,34 +13,39 @@ use crate::abi::{
 };
 use crate::syscall::{ARGUMENTS, Argument, Values};
 
-/// A plain call with `n` argument registers in use.
-#[inline(always)]
-fn plain(number: u8, words: [u64; ARGUMENTS]) -> (u64, [u64; 2]) {
-    let status: u64;
-    let (first, second): (u64, u64);
-    // SAFETY: the kernel reads the argument registers, writes rax, rdx and r8, and destroys rcx and
-    // r11 (crate::abi). What the call does to memory is behind addresses that the caller passed;
-    // the asm counts as reading and writing all memory.
-    unsafe {
-        asm!(
-            "syscall",
-            inout("rax") u64::from(number) => status,
-            in("rdi") words[0],
-            in("rsi") words[1],
-            inout("rdx") words[2] => first,
-            inout("r8") words[3] => second,
-            in("r9") words[4],
-            in("r10") words[5],
-            in("r12") words[6],
-            in("r13") words[7],
-            in("r14") words[8],
-            in("r15") words[9],
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    (status, [first, second])
+/// Functions that make a plain call with the argument registers that they name beyond the first four.
+/// A register without an argument is not loaded, and not lost to the caller.
+macro_rules! plain {
+    ($( $name:ident($( $register:tt: $index:tt ),*) )*) => { $(
+        #[inline(always)]
+        fn $name(number: u8, words: [u64; ARGUMENTS]) -> (u64, [u64; 2]) {
+            let status: u64;
+            let (first, second): (u64, u64);
+            // SAFETY: the kernel reads the argument registers that the call has, writes rax, rdx and r8,
+            // and destroys rcx and r11 (crate::abi). What the call does to memory is behind addresses
+            // that the caller passed; the asm counts as reading and writing all memory.
+            unsafe {
+                asm!(
+                    "syscall",
+                    inout("rax") u64::from(number) => status,
+                    in("rdi") words[0],
+                    in("rsi") words[1],
+                    inout("rdx") words[2] => first,
+                    inout("r8") words[3] => second,
+                    $( in($register) words[$index], )*
+                    lateout("rcx") _,
+                    lateout("r11") _,
+                    options(nostack),
+                );
+            }
+            (status, [first, second])
+        }
+    )* };
+}
+plain! {
+    plain_of_4()
+    plain_of_6("r9": 4, "r10": 5)
+    plain_of_10("r9": 4, "r10": 5, "r12": 6, "r13": 7, "r14": 8, "r15": 9)
 }
 
 macro_rules! stubs {
@@ -55,7 +60,12 @@ macro_rules! stubs {
                 #[allow(unused_mut, unused_variables)]
                 let mut next = words.iter_mut();
                 $( if let Some(word) = next.next() { *word = Argument::encode($arg); } )*
-                let (status, values) = plain($number, words);
+                const COUNT: usize = <[&str]>::len(&[$(stringify!($arg)),*]);
+                let (status, values) = match COUNT {
+                    0..=4 => plain_of_4($number, words),
+                    5..=6 => plain_of_6($number, words),
+                    _ => plain_of_10($number, words),
+                };
                 match Delivery(status).error() {
                     None => Ok(Values::decode(values)),
                     Some(error) => Err(error),

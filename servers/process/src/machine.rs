@@ -148,21 +148,19 @@ pub enum Late {
 }
 
 impl Late {
-    /// The answer as a message body.
-    pub fn body(&self) -> ShortBody {
-        fn encode<T: serde::Serialize>(result: Result<T, ProcessError>) -> ShortBody {
-            let mut body = ShortBody::new();
-            wire::answer(result.map_err(Refusal::Error), &mut body);
-            body
+    /// Encodes the answer.
+    pub fn encode(&self, body: &mut ShortBody) {
+        fn encode<T: serde::Serialize>(result: Result<T, ProcessError>, body: &mut ShortBody) {
+            wire::answer(result.map_err(Refusal::Error), body);
         }
         match *self {
-            Late::Number(pid) => encode(Ok(pid)),
-            Late::Waited(waited) => encode(Ok(waited)),
-            Late::Created { ids, .. } => encode(Ok(ids)),
-            Late::Stopped(result) => encode(Ok(result)),
-            Late::ShouldStop(stop) => encode(Ok(stop)),
-            Late::Errno(errno) => encode::<()>(Err(ProcessError::Linux(errno))),
-            Late::Win32(error) => encode::<()>(Err(ProcessError::Win32(error))),
+            Late::Number(pid) => encode(Ok(pid), body),
+            Late::Waited(waited) => encode(Ok(waited), body),
+            Late::Created { ids, .. } => encode(Ok(ids), body),
+            Late::Stopped(result) => encode(Ok(result), body),
+            Late::ShouldStop(stop) => encode(Ok(stop), body),
+            Late::Errno(errno) => encode::<()>(Err(ProcessError::Linux(errno)), body),
+            Late::Win32(error) => encode::<()>(Err(ProcessError::Win32(error)), body),
         }
     }
 

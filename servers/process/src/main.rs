@@ -6,7 +6,7 @@ use libipc::abi::{
 };
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
-use libipc::wire::{Caller, LongBody, Served};
+use libipc::wire::{Caller, LongBody, Served, ShortBody};
 use process_server::{Late, Machine, MemoryShare, ProcessServer, Shares, TableShare};
 use runtime::{log, server, syscall};
 
@@ -221,7 +221,8 @@ impl Machine for Kernel {
     }
 
     fn answer(&mut self, reply: Handle, answer: &Late) {
-        let mut body = answer.body();
+        let mut body = ShortBody::new();
+        answer.encode(&mut body);
         done(server::reply(reply, &mut body, answer.caps()));
     }
 

@@ -245,7 +245,10 @@ impl ProcessServer {
             MemoryChoice::Image(_) => MemoryShare::Image(template.ok_or(Errno::EINVAL)?),
         };
         self.reserve_by(machine, |reserving| {
-            reserving.dispositions(process, plan.dispositions)?;
+            // A thread shares those of its process.
+            if plan.group != GroupChoice::Join {
+                reserving.dispositions(process, plan.dispositions)?;
+            }
             reserving.thread(creator, &plan.first, memory, plan.files, plan.directory)?;
             reserving.registers(&plan.words)?;
             reserving.numbers(plan)?;
@@ -326,13 +329,7 @@ impl ProcessServer {
         };
         let tid = parts.first_tid.unwrap_or(number);
         let process = match parts.process {
-            None => {
-                // Sharing with a thread means sharing with its process: one user is enough.
-                if let Some(dispositions) = parts.dispositions {
-                    self.drop_dispositions(dispositions);
-                }
-                creator_process
-            }
+            None => creator_process,
             Some(process) => {
                 let child = &mut self.processes[process];
                 child.pid = number;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::Start;
+use libipc::wire::ShortBody;
 use process_server::{Late, Machine, MemoryShare, Shares, TableShare};
 
 /// A capability in a fake table: what it stands for, and its flags.
@@ -409,7 +410,8 @@ impl Machine for Fake {
             panic!("an answer goes to a reply that was not used");
         };
         assert!(self.thread(label).is_some(), "the caller lives");
-        let body = answer.body();
+        let mut body = ShortBody::new();
+        answer.encode(&mut body);
         let caps = answer.caps().to_vec();
         for cap in &caps {
             assert!(cap.options & SendCap::MOVE != 0);
