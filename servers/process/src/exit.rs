@@ -313,6 +313,7 @@ impl ProcessServer {
     }
 
     /// Makes `child` the youngest child of `parent`.
+    #[inline]
     pub(crate) fn adopt(&mut self, parent: ProcessId, child: ProcessId) {
         let record = &self.processes[child];
         let (counts, clone_child) = (record.is_waitable(), record.is_clone_child());
@@ -337,6 +338,7 @@ impl ProcessServer {
     }
 
     /// Takes `child` from its parent.
+    #[inline]
     pub(crate) fn disown(&mut self, child: ProcessId) {
         let record = &mut self.processes[child];
         let Some(parent) = record.parent.take() else {

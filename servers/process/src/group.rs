@@ -11,6 +11,7 @@ use crate::{Machine, ProcessServer};
 
 impl ProcessServer {
     /// Puts a process that is in no group into one.
+    #[inline]
     pub(crate) fn join_group(&mut self, process: ProcessId, group: GroupId) {
         let links = self.groups[group].members.append(process);
         let record = &mut self.processes[process];
@@ -20,6 +21,7 @@ impl ProcessServer {
     }
 
     /// Takes a process out of its group, which goes with its last member.
+    #[inline]
     pub(crate) fn leave_group(&mut self, process: ProcessId) {
         let record = &mut self.processes[process];
         let (id, links) = (record.group, core::mem::take(&mut record.member));

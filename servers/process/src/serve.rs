@@ -89,7 +89,7 @@ impl<M: Machine> Server<M> for ProcessServer {
 
     fn vfork<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        self.spawn(machine, client, &linux::vfork())
+        self.spawn(machine, client, &linux::VFORK)
             .map_err(linux_error)
     }
 

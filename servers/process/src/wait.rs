@@ -185,7 +185,14 @@ impl ProcessServer {
     }
 
     /// Answers whoever waits for children of `parent` and can be answered now.
+    #[inline]
     pub(crate) fn wake_waiters<M: Machine>(&mut self, machine: &mut M, parent: ProcessId) {
+        if !self.processes[parent].waiters.is_empty() {
+            self.wake_each(machine, parent);
+        }
+    }
+
+    fn wake_each<M: Machine>(&mut self, machine: &mut M, parent: ProcessId) {
         let mut at = 0;
         while let Some(thread) = self.processes[parent].waiters.get(at).copied() {
             let Some((Owed::Wait { selector, options }, reply)) = self.threads[thread].owed else {

@@ -99,13 +99,11 @@ pub fn fork(stack: u64) -> SpawnPlan {
 }
 
 /// vfork: only memory is shared (LX-VFORK-04), and the caller waits.
-pub fn vfork() -> SpawnPlan {
-    SpawnPlan {
-        memory: MemoryChoice::Share,
-        start: StartChoice::RunAndRelease,
-        ..SpawnPlan::FORK
-    }
-}
+pub static VFORK: SpawnPlan = SpawnPlan {
+    memory: MemoryChoice::Share,
+    start: StartChoice::RunAndRelease,
+    ..SpawnPlan::FORK
+};
 
 /// fork and exec in one: copies of the files that do not close on exec.
 pub fn spawn(start: Start) -> SpawnPlan {
