@@ -277,6 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn a_free_slot_is_found_by_no_id() {
+        let mut arena = Arena::default();
+        arena.prepare(2);
+        assert_eq!(arena.get(Id::default()), None);
+        let id = arena.insert('a').unwrap();
+        arena.discard(id);
+        arena.discard(id);
+        assert_eq!((arena.get(id), arena.len()), (None, 0));
+        assert_eq!(Id::<char>::from_bits(id.bits() | FREE), None);
+        assert_eq!(arena.iter().count(), 0);
+        assert_eq!(arena.iter_mut().count(), 0);
+    }
+
+    #[test]
     fn a_prepared_arena_fills_from_the_front_and_then_grows() {
         let mut arena = Arena::default();
         arena.prepare(3);
