@@ -11,9 +11,10 @@ use super::{Garbage, Kernel};
 use crate::cap::node::Killed;
 use crate::cap::{CapTable, Fate, Node};
 use crate::machine::Machine;
-use crate::memory::{AnyRef, Ending, FutexKey, Pool, Progress, Ref, Space, Window};
+use crate::memory::{AnyRef, Ending, FutexKey, Intent, Pool, Progress, Ref, Space, Window};
 use crate::object::device::{IoPorts, Irq, PhysicalRange};
 use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread, Waiter};
+use core::sync::atomic::Ordering;
 use libipc::abi::{Error, Kind};
 
 /// How much is done between two looks at interrupts; one unit is some hundred instructions.
@@ -511,9 +512,8 @@ impl<M: Machine> Kernel<M> {
             return;
         };
         // A program that gave an address it cannot write to gets nothing.
-        if self.memory.store_word(space, address, 0).is_ok()
-            && let Ok(key) = self.memory.futex_key(space, address)
-        {
+        if let Ok((key, word)) = self.memory.futex(space, address, Intent::Write) {
+            word.store(0, Ordering::SeqCst);
             self.wake_futex(key, 1);
         }
     }

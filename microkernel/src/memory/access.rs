@@ -5,7 +5,7 @@
 //! copy that has begun cannot fail. Resolve the side that is written first: that
 //! can replace the frame which the other side reads, not the other way round.
 
-use super::entry::Kind;
+use super::entry::{Entry, Kind};
 use super::resolve::{Fault, Intent};
 use super::store::Ref;
 use super::{Frame, FrameKind, Memory, PAGE_SIZE, Space};
@@ -399,10 +399,10 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     ///
     /// Why the address cannot be read; `Denied` if it is not a multiple of 4.
+    #[cfg(any(test, feature = "fake"))]
     pub fn load_word(&mut self, space: Ref<Space>, address: u64) -> Result<u32, Fault> {
-        Ok(self
-            .word(space, address, Intent::Read)?
-            .load(Ordering::SeqCst))
+        let (_, word) = self.futex(space, address, Intent::Read)?;
+        Ok(word.load(Ordering::SeqCst))
     }
 
     /// Stores the 32-bit word at `address`, which is a multiple of 4.
@@ -410,50 +410,70 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     ///
     /// Why the address cannot be written; `Denied` if it is not a multiple of 4.
+    #[cfg(any(test, feature = "fake"))]
     pub fn store_word(&mut self, space: Ref<Space>, address: u64, value: u32) -> Result<(), Fault> {
-        self.word(space, address, Intent::Write)?
-            .store(value, Ordering::SeqCst);
+        let (_, word) = self.futex(space, address, Intent::Write)?;
+        word.store(value, Ordering::SeqCst);
         Ok(())
     }
 
-    fn word(
-        &mut self,
-        space: Ref<Space>,
-        address: u64,
-        intent: Intent,
-    ) -> Result<&AtomicU32, Fault> {
-        if !address.is_multiple_of(4) {
-            return Err(Fault::Denied);
-        }
-        let frame = self.make_reachable(space, address, intent)?;
-        let word = self.machine.direct(frame.address() + address % PAGE_SIZE);
-        // SAFETY: as in `compare_exchange`, with four bytes.
-        Ok(unsafe { &*word.cast::<AtomicU32>() })
-    }
-
-    /// The key of the futex at `address`, which is a multiple of 4. Memory that
-    /// the space shared out through windows of its own stays private to it here:
-    /// whether somebody maps such a window must not part threads of the space.
+    /// The key of the futex at `address`, which is a multiple of 4.
     ///
     /// # Errors
     ///
     /// Why the address cannot be read; `Denied` if it is not a multiple of 4.
     pub fn futex_key(&mut self, space: Ref<Space>, address: u64) -> Result<FutexKey, Fault> {
+        Ok(self.futex(space, address, Intent::Read)?.0)
+    }
+
+    /// The futex at `address`, which is a multiple of 4: its key, and its word. Memory that
+    /// the space shared out through windows of its own stays private to it here:
+    /// whether somebody maps such a window must not part threads of the space.
+    ///
+    /// # Errors
+    ///
+    /// Why the address cannot be used so; `Denied` if it is not a multiple of 4.
+    pub fn futex(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        intent: Intent,
+    ) -> Result<(FutexKey, &AtomicU32), Fault> {
         if !address.is_multiple_of(4) {
             return Err(Fault::Denied);
         }
-        let frame = self.make_reachable(space, address, Intent::Read)?;
-        let here = self.get(space);
-        let root = here.root().ok_or(Fault::Denied)?;
-        let entry = self.walk(root, address).entry;
+        // Pinned pages do not count, and all that count are RAM.
+        let ready = self.ready(space, address, intent);
+        let entry = match ready.filter(|entry| entry.counts()) {
+            Some(entry) => entry,
+            None => self.make_entry_reachable(space, address, intent)?,
+        };
         let shared = match entry.kind() {
             Kind::Shared => !entry.is_exported(),
             kind => kind == Kind::Pinned,
         };
-        Ok(if shared {
-            FutexKey::Shared(frame, address % PAGE_SIZE)
+        let key = if shared {
+            FutexKey::Shared(entry.frame(), address % PAGE_SIZE)
         } else {
-            FutexKey::Private(here.id(), address)
-        })
+            FutexKey::Private(self.get(space).id(), address)
+        };
+        let word = self
+            .machine
+            .direct(entry.frame().address() + address % PAGE_SIZE);
+        // SAFETY: as in `compare_exchange`, with four bytes.
+        Ok((key, unsafe { &*word.cast::<AtomicU32>() }))
+    }
+
+    /// As [`Memory::make_reachable`]; the entry that says so.
+    #[inline(never)]
+    fn make_entry_reachable(
+        &mut self,
+        space: Ref<Space>,
+        address: u64,
+        intent: Intent,
+    ) -> Result<Entry, Fault> {
+        self.make_reachable(space, address, intent)?;
+        let root = self.get(space).root().ok_or(Fault::Denied)?;
+        Ok(self.walk(root, address).entry)
     }
 }

@@ -3,10 +3,11 @@
 use super::truth;
 use crate::kernel::{Kernel, Side, Stop};
 use crate::machine::Machine;
-use crate::memory::{FutexKey, Ref};
+use crate::memory::{FutexKey, Intent, Ref};
 use crate::object::thread::Holder;
 use crate::object::{Endpoint, Notification, Owed, Reply, State};
 use crate::sched::timers::Owner;
+use core::sync::atomic::Ordering;
 use libipc::abi::{Access, Error, Handle, Kind, NEVER};
 
 impl<M: Machine> Kernel<M> {
@@ -106,28 +107,16 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
-    /// The key of a word of the caller's memory.
-    fn futex_key(&mut self, address: u64) -> Result<FutexKey, Stop> {
+    /// The key of a word of the caller's memory, and its value.
+    fn futex(&mut self, address: u64) -> Result<(FutexKey, u64), Stop> {
         if !address.is_multiple_of(4) {
             return Err(Error::InvalidArgument.into());
         }
         let space = self.own_space();
-        self.memory
-            .futex_key(space, address)
-            .map_err(|fault| self.at_address(address, fault, Side::Read))
-    }
-
-    /// Fails with `WouldBlock` unless a word of the caller's memory has this value.
-    fn check_word(&mut self, address: u64, expected: u64) -> Result<(), Stop> {
-        let space = self.own_space();
-        let word = self
-            .memory
-            .load_word(space, address)
-            .map_err(|fault| self.at_address(address, fault, Side::Read))?;
-        if word as u64 != expected {
-            return Err(Error::WouldBlock.into());
+        match self.memory.futex(space, address, Intent::Read) {
+            Ok((key, word)) => Ok((key, word.load(Ordering::SeqCst) as u64)),
+            Err(fault) => Err(self.at_address(address, fault, Side::Read)),
         }
-        Ok(())
     }
 
     pub(super) fn futex_wait(
@@ -136,8 +125,10 @@ impl<M: Machine> Kernel<M> {
         expected: u64,
         deadline: u64,
     ) -> Result<(), Stop> {
-        let key = self.futex_key(address)?;
-        self.check_word(address, expected)?;
+        let (key, word) = self.futex(address)?;
+        if word != expected {
+            return Err(Error::WouldBlock.into());
+        }
         let thread = self.caller();
         self.may_wait(thread, deadline)?;
         self.futexes.enter(&mut self.memory, thread, key);
@@ -146,7 +137,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn futex_wake(&mut self, address: u64, count: u64) -> Result<u64, Stop> {
-        let key = self.futex_key(address)?;
+        let (key, _) = self.futex(address)?;
         Ok(self.wake_futex(key, count))
     }
 
@@ -158,9 +149,11 @@ impl<M: Machine> Kernel<M> {
         move_count: u64,
         expected: u64,
     ) -> Result<(u64, u64), Stop> {
-        let target = self.futex_key(to)?;
-        let source = self.futex_key(from)?;
-        self.check_word(from, expected)?;
+        let (target, _) = self.futex(to)?;
+        let (source, word) = self.futex(from)?;
+        if word != expected {
+            return Err(Error::WouldBlock.into());
+        }
         let woken = self.wake_futex(source, wake);
         let mut moved = 0;
         while moved < move_count && source != target {
