@@ -107,7 +107,7 @@ impl<M: Machine> Kernel<M> {
 
     /// The slot that a handle of a thread names, and its table. The grant may have been revoked.
     #[inline(always)]
-    pub(super) fn look_up(
+    pub(crate) fn look_up(
         &self,
         thread: Ref<Thread>,
         handle: Handle,

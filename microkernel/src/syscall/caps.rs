@@ -73,7 +73,8 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Closes a slot, unless it is marked as protected.
-    fn close(
+    #[inline(always)]
+    pub(super) fn close(
         &mut self,
         table: Ref<crate::cap::CapTable>,
         index: u32,
@@ -162,16 +163,9 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn cap_close(&mut self, handle: Handle) -> Result<(), Stop> {
-        let selector = handle.table().ok_or(Error::BadHandle)?;
-        let table = self.memory.get(self.caller()).table(selector);
-        let table = table.ok_or(Error::BadHandle)?;
         // A revoked capability can be closed, so the node does not count here.
-        let slot = self.memory.table_get(table, handle.index());
-        let slot = slot.ok_or(Error::BadHandle)?;
-        let any_generation = handle.generation() == 0 && selector != TableSelector::Private;
-        if slot.generation != handle.generation() && !any_generation {
-            return Err(Error::BadHandle.into());
-        }
+        let found = self.look_up(self.caller(), handle);
+        let (table, slot) = found.ok_or(Error::BadHandle)?;
         self.close(table, handle.index(), &slot)
     }
 

@@ -326,7 +326,8 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn thread_end(&mut self, handle: Handle, close: u64) -> Result<(), Stop> {
-        let thread = self.object(handle, Kind::Thread, Access::CONTROL)?;
+        let found = self.find_here(handle)?;
+        let thread = found.object(Kind::Thread, Access::CONTROL)?;
         if !truth(close)? {
             self.end_thread(thread);
             return Ok(());
@@ -334,7 +335,7 @@ impl<M: Machine> Kernel<M> {
         // Closed before the thread ends, with which may go the table that the handle is in; and
         // held, because with the handle may go the thread.
         self.hold_object(Kind::Thread, thread.to_bits())?;
-        let closed = self.cap_close(handle);
+        let closed = self.close(found.table, found.index, &found.slot());
         if closed.is_ok() {
             self.end_thread(thread);
         }
