@@ -100,8 +100,10 @@ impl<M: Machine> Server<M> for ProcessServer {
         arguments: CloneArguments,
     ) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        let plan = linux::clone(&arguments, self.facts(client.1)).map_err(linux_error)?;
-        self.spawn(machine, client, &plan).map_err(linux_error)
+        let plan = linux::clone(&arguments, self.facts(client.1));
+        // By reference: a plan is too large to be moved out of its result.
+        let plan = plan.as_ref().map_err(|errno| linux_error(*errno))?;
+        self.spawn(machine, client, plan).map_err(linux_error)
     }
 
     fn clone3<'m>(
