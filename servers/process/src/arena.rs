@@ -120,27 +120,20 @@ impl<T: Default> Arena<T> {
         if self.slots.try_reserve(count.saturating_sub(first)).is_err() {
             return;
         }
-        for _ in first..count {
-            self.add_slot();
+        for index in first..count {
+            let next = match index + 1 < count {
+                true => index as u32 + 1,
+                false => self.free,
+            };
+            self.slots.push(Slot {
+                name: FREE | index as u64,
+                next,
+                record: T::default(),
+            });
         }
-        // The list gives out last what was put on it first.
-        let mut last = self.free;
-        self.free = NO_SLOT;
-        while let Some(slot) = self.slots.get_mut(last as usize) {
-            let next = core::mem::replace(&mut slot.next, self.free);
-            self.free = core::mem::replace(&mut last, next);
+        if first < count {
+            self.free = first as u32;
         }
-    }
-
-    /// Puts another slot on the list of free ones. There is room for it.
-    fn add_slot(&mut self) {
-        let index = self.slots.len() as u32;
-        self.slots.push(Slot {
-            name: FREE | u64::from(index),
-            next: self.free,
-            record: T::default(),
-        });
-        self.free = index;
     }
 
     /// Stores a value; nothing changes if there is no room.
@@ -155,7 +148,7 @@ impl<T: Default> Arena<T> {
     #[inline]
     pub fn insert_with(&mut self, make: impl FnOnce() -> T) -> Result<Id<T>, Full> {
         if self.free == NO_SLOT {
-            self.grow()?;
+            return self.append(make);
         }
         let slot = self.slots.get_mut(self.free as usize).ok_or(Full)?;
         let id = Id::from_bits((slot.name & !FREE) + NEXT).ok_or(Full)?;
@@ -166,14 +159,21 @@ impl<T: Default> Arena<T> {
         Ok(id)
     }
 
-    #[cold]
-    fn grow(&mut self) -> Result<(), Full> {
-        if self.slots.len() as u64 > INDEX_MASK {
+    /// Stores a value in a new slot.
+    fn append(&mut self, make: impl FnOnce() -> T) -> Result<Id<T>, Full> {
+        let index = self.slots.len() as u64;
+        if index > INDEX_MASK {
             return Err(Full);
         }
         self.slots.try_reserve(1).map_err(|_| Full)?;
-        self.add_slot();
-        Ok(())
+        let id = Id::from_bits(index + NEXT).ok_or(Full)?;
+        self.slots.push(Slot {
+            name: id.bits(),
+            next: NO_SLOT,
+            record: make(),
+        });
+        self.live += 1;
+        Ok(id)
     }
 
     /// Takes the record out; `None` if the id names nothing. Where its content does not matter any
