@@ -152,12 +152,18 @@ impl<M: Machine> Memory<M> {
         table: Ref<CapTable>,
         pool: Ref<Pool>,
     ) -> Result<Ref<CapTable>, Error> {
-        let &CapTable { root, level, .. } = self.get(table);
+        let &CapTable {
+            root, level, flat, ..
+        } = self.get(table);
         if let Some(root) = root {
             self.frame_bump(root)?;
         }
-        let mut copy = CapTable::new(pool);
-        copy.set_root(root, level);
+        let copy = CapTable {
+            root,
+            level,
+            flat,
+            ..CapTable::new(pool)
+        };
         match self.create(pool, copy) {
             Ok(copy) => Ok(copy),
             Err(error) => {

@@ -73,6 +73,27 @@ fn a_slot_used_again_has_another_generation() {
 }
 
 #[test]
+fn a_table_goes_at_once_if_it_has_nothing_or_shares_what_it_has() {
+    let mut memory = fake::memory(64);
+    let pool = memory.root_pool();
+    let (table, empty) = (memory.table_create(pool), memory.table_create(pool));
+    let (table, empty) = (table.unwrap(), empty.unwrap());
+    let node = node(&mut memory);
+    put(&mut memory, table, 0, node);
+    let copy = memory.table_copy(table, pool).unwrap();
+    assert!(memory.table_forget_at_once(copy));
+    assert!(memory.table_forget_at_once(empty));
+    assert_eq!(memory.get(node).slots(), 1, "the original has its page");
+    assert!(
+        !memory.table_forget_at_once(table),
+        "it has to be emptied first"
+    );
+    let mut reap = Nodes::default();
+    end(&mut memory, table, &mut reap);
+    assert_eq!(reap.first(), Some(node));
+}
+
+#[test]
 fn copying_a_table_costs_one_object_and_counts_no_slot() {
     let mut memory = fake::memory(64);
     let pool = memory.root_pool();
