@@ -259,7 +259,7 @@ pub fn start(boot: &BootPage, console: ConsoleKind) -> Result<Servers, Failure> 
             | process_access::INIT,
     )?;
     let pager = process_endpoint.sender(startup::process::FAULT_BADGE, 0)?;
-    let (template, loader) = maker.space(
+    let (loader_space, loader) = maker.space(
         "loader",
         initial::POOL,
         pager,
@@ -287,7 +287,7 @@ pub fn start(boot: &BootPage, console: ConsoleKind) -> Result<Servers, Failure> 
             ),
             Grant::new(
                 startup::process::LOADER_SPACE,
-                template,
+                loader_space,
                 Access::SNAPSHOT,
                 "the loader, in a space to be copied",
             ),
@@ -305,7 +305,7 @@ pub fn start(boot: &BootPage, console: ConsoleKind) -> Result<Servers, Failure> 
             ),
         ],
     )?;
-    for handle in [pager, template, inspect, jobs.pool, own_space] {
+    for handle in [pager, loader_space, inspect, jobs.pool, own_space] {
         syscall::cap_close(handle).r#for("closing what was handed over")?;
     }
 

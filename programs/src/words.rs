@@ -15,7 +15,7 @@ use crate::editor::LINE_BYTES;
 /// and `$?` may take one byte more than it replaces.
 const WORD_BYTES: usize = 2 * LINE_BYTES;
 
-/// The words of one command, laid out as a start message wants them: each ended by a NUL.
+/// The words of one command, each ended by a NUL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     bytes: Vec<u8, WORD_BYTES>,
@@ -23,11 +23,6 @@ pub struct Words {
 }
 
 impl Words {
-    /// The words, each ended by a NUL.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// How many words there are.
     pub fn count(&self) -> u32 {
         self.count

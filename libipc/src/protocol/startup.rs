@@ -35,7 +35,7 @@ pub mod process {
 
     /// The pool of the first job: every process is charged to it. Rights CHARGE, STATUS and LABEL.
     pub const JOB_POOL: Handle = slot(4);
-    /// The template that every new image starts from, right SNAPSHOT: a space with the loader
+    /// What the template of every image starts from, right SNAPSHOT: a space with the loader
     /// mapped at its link address, the first stack mapped, and nothing else. Its pager is a sender
     /// to the process server with badge [`FAULT_BADGE`] (a snapshot keeps its source's pager).
     pub const LOADER_SPACE: Handle = slot(5);

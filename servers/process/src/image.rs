@@ -8,15 +8,20 @@
 //!
 //! An image is known by the id of the window that stands for it: only who has that very window, with
 //! the rights to load it, gets the template that was made of it.
+//!
+//! Templates are charged to the jobs' memory like what is made of them, each to a pool of its own, and
+//! only small ones are kept: a program's own images cost others no more than its own memory does. When
+//! memory is short, those that are not in use go first.
 
 use alloc::vec::Vec;
+use core::mem;
 
-use libipc::abi::{Handle, SendCap, SlotFlags, USER_END, layout};
+use libipc::abi::{Access, Handle, SendCap, SlotFlags, USER_END, layout};
 use libipc::protocol::process::{Errno, ProcessIds, Start};
 use libipc::wire::{Answer, Caller};
 
 use crate::door::win32;
-use crate::machine::{Late, MemoryShare, Shares, TableShare, errno};
+use crate::machine::{Late, MemoryShare, Place, Shares, TableShare, errno};
 use crate::model::*;
 use crate::plan::*;
 use crate::signal::SIGCHLD;
@@ -25,45 +30,47 @@ use crate::{Machine, ProcessServer};
 
 /// How many templates are kept.
 const KEPT: usize = 16;
+/// Above how many pages a template is not kept. What lies in the image's file costs it only tables.
+const KEPT_PAGES: u64 = 256;
 
 /// A loaded image.
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
     /// The id of its window.
     id: u64,
-    /// The space of which every process gets a snapshot.
-    space: Handle,
+    /// Where it is: every process gets a snapshot of its space.
+    place: Place,
     /// First instruction.
     entry: u64,
 }
 
-/// The templates that are kept, those used often before others.
+/// The templates that are kept, the one that was used last first.
 #[derive(Default)]
 pub struct Images {
     kept: Vec<Template>,
 }
 
 impl Images {
-    /// The template of an image, which moves one place up.
+    /// The template of an image, which is the one that was used last then.
     fn find(&mut self, id: u64) -> Option<Template> {
         let place = self.kept.iter().position(|template| template.id == id)?;
         if place > 0 {
-            self.kept.swap(place - 1, place);
+            self.kept[..=place].rotate_right(1);
         }
-        Some(self.kept[place.saturating_sub(1)])
+        Some(self.kept[0])
     }
 
-    /// Keeps a template; returns the space of one that is not kept any more, if there is one.
-    fn keep(&mut self, template: Template) -> Option<Handle> {
+    /// Keeps a template; returns one that is not kept any more, if there is one.
+    fn keep(&mut self, template: Template) -> Option<Template> {
         let dropped = match self.kept.len() >= KEPT {
             true => self.kept.pop(),
             false => None,
         };
-        match self.kept.try_reserve(1) {
-            Ok(()) => self.kept.push(template),
-            Err(_) => return Some(template.space),
+        if self.kept.try_reserve(1).is_err() {
+            return Some(template);
         }
-        dropped.map(|template| template.space)
+        self.kept.insert(0, template);
+        dropped
     }
 }
 
@@ -135,9 +142,10 @@ pub struct Request {
 #[derive(Default)]
 pub struct Load {
     id: u64,
-    /// The window, until the loader fetches it.
+    /// The image's window.
     window: Handle,
-    space: Handle,
+    /// Where it is loaded, and by whom.
+    place: Place,
     loader: ThreadId,
     /// Who waits for it.
     pub(crate) requests: Vec<Request>,
@@ -226,49 +234,23 @@ impl ProcessServer {
         Ok(Answer::Later)
     }
 
-    /// Prepares a template and the loader's thread in it.
+    /// Prepares the load of an image.
     fn new_load<M: Machine>(
         &mut self,
         machine: &mut M,
         like: ThreadId,
         id: u64,
     ) -> Result<LoadId, Errno> {
-        const ROOM: Errno = Errno::ENOMEM;
-        let space = match machine.template() {
-            Ok(space) => space,
-            Err(error) if self.images.kept.is_empty() => return Err(errno(error)),
-            Err(_) => {
-                // Those that are not in use cost the room that this one needs.
-                for template in self.images.kept.drain(..) {
-                    machine.close(template.space);
-                }
-                machine.template().map_err(errno)?
+        let (place, loader) = match self.new_loader(machine, like) {
+            Err(Errno::ENOMEM) if self.make_room(machine, Place::default()) => {
+                self.new_loader(machine, like)
             }
-        };
-        let loader = self.threads.insert(Thread::default()).map_err(|_| ROOM);
-        let made = loader.and_then(|loader| {
-            let shares = Shares {
-                memory: MemoryShare::Within(space),
-                files: TableShare::Empty,
-                fs: TableShare::Empty,
-            };
-            let like = self.threads[like].handle;
-            match machine.create_thread(like, shares, loader.bits()) {
-                Ok(handle) => {
-                    self.threads[loader].handle = handle;
-                    Ok(loader)
-                }
-                Err(error) => {
-                    self.threads.discard(loader);
-                    Err(errno(error))
-                }
-            }
-        });
-        let loader = made.inspect_err(|_| machine.close(space))?;
+            made => made,
+        }?;
         let load = self.loads.insert_with(|| Load {
             id,
             window: Handle::NONE,
-            space,
+            place,
             loader,
             requests: Vec::new(),
         });
@@ -279,10 +261,54 @@ impl ProcessServer {
             }
             Err(_) => {
                 self.end_loader(machine, loader);
-                machine.close(space);
-                Err(ROOM)
+                machine.drop_template(place);
+                Err(Errno::ENOMEM)
             }
         }
+    }
+
+    /// Prepares a template and the loader's thread in it.
+    fn new_loader<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        like: ThreadId,
+    ) -> Result<(Place, ThreadId), Errno> {
+        let place = machine.template().map_err(errno)?;
+        let loader = self.threads.insert(Thread::default());
+        let made = loader.map_err(|_| Errno::ENOMEM).and_then(|loader| {
+            let shares = Shares {
+                memory: MemoryShare::Within(place.space),
+                files: TableShare::Empty,
+                fs: TableShare::Empty,
+            };
+            let like = self.threads[like].handle;
+            match machine.create_thread(like, shares, loader.bits()) {
+                Ok(handle) => {
+                    self.threads[loader].handle = handle;
+                    Ok((place, loader))
+                }
+                Err(error) => {
+                    self.threads.discard(loader);
+                    Err(errno(error))
+                }
+            }
+        });
+        made.inspect_err(|_| machine.drop_template(place))
+    }
+
+    /// Gives up the templates that are kept, but for the one in use; whether there were any.
+    #[cold]
+    pub(crate) fn make_room<M: Machine>(&mut self, machine: &mut M, in_use: Place) -> bool {
+        let kept = &mut self.images.kept;
+        let before = kept.len();
+        kept.retain(|template| {
+            let stays = template.place == in_use;
+            if !stays {
+                machine.drop_template(template.place);
+            }
+            stays
+        });
+        kept.len() < before
     }
 
     fn enqueue<M: Machine>(
@@ -310,13 +336,9 @@ impl ProcessServer {
         }
     }
 
-    /// Hands the loader the window on the image, once.
-    pub fn load_order(&mut self, load: LoadId) -> Result<SendCap, Errno> {
-        let window = core::mem::replace(&mut self.loads[load].window, Handle::NONE);
-        match window.is_some() {
-            true => Ok(SendCap::moved(window)),
-            false => Err(Errno::EINVAL),
-        }
+    /// The window on the image, for its loader.
+    pub fn load_order(&self, load: LoadId) -> SendCap {
+        SendCap::narrowed(self.loads[load].window, Access::READ | Access::EXECUTE)
     }
 
     /// The loader is done: whoever waits gets what it asked for. Refused, without effect, if nothing
@@ -335,10 +357,10 @@ impl ProcessServer {
         if load.window.is_some() {
             machine.close(load.window);
         }
-        machine.remove_loader(load.space);
+        machine.remove_loader(load.place.space);
         let template = Template {
             id: load.id,
-            space: load.space,
+            place: load.place,
             entry,
         };
         for Request { purpose, late } in load.requests {
@@ -366,8 +388,12 @@ impl ProcessServer {
                 false => machine.close(reply),
             }
         }
-        if let Some(space) = self.images.keep(template) {
-            machine.close(space);
+        let dropped = match machine.pages_of(template.place) > KEPT_PAGES {
+            true => Some(template),
+            false => self.images.keep(template),
+        };
+        if let Some(template) = dropped {
+            machine.drop_template(template.place);
         }
         Ok(())
     }
@@ -387,14 +413,14 @@ impl ProcessServer {
                 process,
                 start,
             } => {
-                let parts = self.reserve_by(machine, |reserving| {
+                let parts = self.reserve_by(machine, template.place, |reserving| {
                     reserving.dispositions(*process, DispositionChoice::Reset)?;
                     // The table is copied even if nobody shares it: what closes on exec is closed in
                     // the copy, where that may fail, and a failed exec has not touched the old one.
                     reserving.thread(
                         *thread,
                         &FirstInstruction::Image,
-                        MemoryShare::Image(template.space),
+                        MemoryShare::Image(template.place.space),
                         FilesChoice::Kept,
                         DirectoryChoice::Share,
                     )?;
@@ -406,7 +432,7 @@ impl ProcessServer {
                 Ok(Late::Number(0))
             }
             Purpose::Create { creator, plan } => {
-                let parts = self.reserve(machine, *creator, plan, Some(template.space))?;
+                let parts = self.reserve(machine, *creator, plan, template.place)?;
                 let (thread, handles) = (parts.thread, parts.handles);
                 let number = self.commit(machine, *creator, plan, parts);
                 let created = self.created(plan, number, thread, handles);
@@ -506,7 +532,7 @@ impl ProcessServer {
         record.name = name;
         record.execs += 1;
         record.fresh = false;
-        let old_dispositions = core::mem::replace(&mut record.dispositions, parts.dispositions);
+        let old_dispositions = mem::replace(&mut record.dispositions, parts.dispositions);
         let tid = record.first_tid;
         // This is also where a vfork parent is released: what closes on exec is closed already.
         while let Some(old) = self.processes[process].threads.first() {
@@ -519,6 +545,30 @@ impl ProcessServer {
         self.join_process(thread, process, tid);
     }
 
+    /// A loader has come to grief. Where it had too little memory, it begins anew with what templates
+    /// give back.
+    pub fn load_failed<M: Machine>(&mut self, machine: &mut M, id: LoadId, error: Errno) {
+        if error != Errno::ENOMEM || !self.make_room(machine, Place::default()) {
+            return self.drop_load(machine, id, error);
+        }
+        let load = &mut self.loads[id];
+        let (place, loader) = (mem::take(&mut load.place), mem::take(&mut load.loader));
+        let like = load.requests.first().map(|it| it.purpose.caller());
+        self.end_loader(machine, loader);
+        machine.drop_template(place);
+        match like
+            .ok_or(error)
+            .and_then(|it| self.new_loader(machine, it))
+        {
+            Ok((place, loader)) => {
+                (self.loads[id].place, self.loads[id].loader) = (place, loader);
+                self.threads[loader].role = Role::Loader(id);
+                machine.start_loader(self.threads[loader].handle);
+            }
+            Err(error) => self.drop_load(machine, id, error),
+        }
+    }
+
     /// Gives a load up, with all requests that wait for it.
     pub(crate) fn drop_load<M: Machine>(&mut self, machine: &mut M, id: LoadId, error: Errno) {
         let Some(load) = self.loads.remove(id) else {
@@ -528,7 +578,9 @@ impl ProcessServer {
         if load.window.is_some() {
             machine.close(load.window);
         }
-        machine.close(load.space);
+        if load.place != Place::default() {
+            machine.drop_template(load.place);
+        }
         for Request { purpose, .. } in load.requests {
             release_directory(machine, &purpose);
             self.no_exec(&purpose);

@@ -36,6 +36,15 @@ pub enum MemoryShare {
     Image(Handle),
 }
 
+/// Where a template is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its space.
+    pub space: Handle,
+    /// The pool that pays for it and what is loaded into it: one of its own, of the job's.
+    pub pool: Handle,
+}
+
 /// Where a new thread's table comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableShare {
@@ -65,9 +74,12 @@ pub trait Machine {
     /// The id of a window that lets an image be loaded: the same for all who have it. No other
     /// window ever has it.
     fn image_id(&mut self, window: Handle) -> Result<u64, Error>;
-    /// A space in which only the loader is mapped, for an image to be loaded into. The server's own
-    /// pool pays for it and what the loader adds.
-    fn template(&mut self) -> Result<Handle, Error>;
+    /// A space in which only the loader is mapped, for an image to be loaded into.
+    fn template(&mut self) -> Result<Place, Error>;
+    /// What a template and what is loaded into it cost, in pages.
+    fn pages_of(&mut self, template: Place) -> u64;
+    /// Gives a template up. What processes have of it stays theirs.
+    fn drop_template(&mut self, template: Place);
     /// Copies an initial stack from the memory of `from` to the end of the first stack of `to`.
     fn copy_stack(&mut self, from: Handle, start: &Start, to: Handle) -> Result<(), Error>;
     /// Closes the slots of a thread's files table whose flags, cut to `mask`, are not `value`.

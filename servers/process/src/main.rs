@@ -7,7 +7,7 @@ use libipc::abi::{
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
 use libipc::wire::{Caller, LongBody, Served, ShortBody};
-use process_server::{Late, Machine, MemoryShare, ProcessServer, Shares, TableShare};
+use process_server::{Late, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
 use runtime::{log, server, syscall};
 
 runtime::server_entry!(run);
@@ -21,7 +21,7 @@ const CLIENT_RIGHTS: u32 = access::SELF | access::SERVICE | access::INSPECT;
 /// The kernel as the state machine sees it.
 struct Kernel {
     /// The private table that every process begins with a copy of.
-    template: Handle,
+    private: Handle,
     /// Where the exceptions of all threads go.
     exceptions: Handle,
     /// Entry point of the loader.
@@ -38,7 +38,7 @@ struct Home {
 
 impl Kernel {
     fn new(loader: u64) -> Result<Kernel, Error> {
-        let template = syscall::table_create(startup::POOL)?;
+        let private = syscall::table_create(startup::POOL)?;
         let sender = |badge, rights: u32| {
             let rights = Access::from_bits_retain(rights);
             syscall::cap_derive(startup::RECEIVER, startup::POOL, badge, rights)
@@ -52,11 +52,11 @@ impl Kernel {
             (own::MEMORY_SERVER, slots::MEMORY_SERVER, whole),
         ] {
             let index = slot.index().into();
-            syscall::cap_replace(source, template, index, rights, SlotFlags::empty())?;
+            syscall::cap_replace(source, private, index, rights, SlotFlags::empty())?;
         }
         syscall::cap_close(client)?;
         Ok(Kernel {
-            template,
+            private,
             exceptions: sender(own::FAULT_BADGE, 0)?,
             loader,
         })
@@ -66,9 +66,9 @@ impl Kernel {
     fn home(&self, like: Handle, shares: Shares) -> (Home, Copies) {
         let (space, private, memory_copies) = match shares.memory {
             MemoryShare::Same => (like, like, Copies::empty()),
-            MemoryShare::Snapshot { .. } => (like, self.template, Copies::SPACE | Copies::PRIVATE),
-            MemoryShare::Within(space) => (space, self.template, Copies::PRIVATE),
-            MemoryShare::Image(space) => (space, self.template, Copies::SPACE | Copies::PRIVATE),
+            MemoryShare::Snapshot { .. } => (like, self.private, Copies::SPACE | Copies::PRIVATE),
+            MemoryShare::Within(space) => (space, self.private, Copies::PRIVATE),
+            MemoryShare::Image(space) => (space, self.private, Copies::SPACE | Copies::PRIVATE),
         };
         let table = |share, copy| match share {
             TableShare::Same => (like, Copies::empty()),
@@ -138,8 +138,25 @@ impl Machine for Kernel {
         Ok(id)
     }
 
-    fn template(&mut self) -> Result<Handle, Error> {
-        syscall::space_snapshot(own::LOADER_SPACE, startup::POOL, 0)
+    fn template(&mut self) -> Result<Place, Error> {
+        let pool = syscall::pool_create(own::JOB_POOL, u64::MAX)?;
+        match syscall::space_snapshot(own::LOADER_SPACE, pool, 0) {
+            Ok(space) => Ok(Place { space, pool }),
+            Err(error) => {
+                self.close(pool);
+                Err(error)
+            }
+        }
+    }
+
+    fn pages_of(&mut self, template: Place) -> u64 {
+        syscall::pool_status(template.pool).map_or(u64::MAX, |(_, used)| used)
+    }
+
+    fn drop_template(&mut self, Place { space, pool }: Place) {
+        done(syscall::pool_destroy(pool));
+        self.close(space);
+        self.close(pool);
     }
 
     fn copy_stack(&mut self, from: Handle, start: &Start, to: Handle) -> Result<(), Error> {

@@ -330,8 +330,7 @@ impl<M: Machine> Server<M> for ProcessServer {
 
     fn load_order<'m>(&mut self, _: &mut M, caller: &mut Caller) -> Reply<()> {
         let load = self.calling_loader(caller)?;
-        let window = ProcessServer::load_order(self, load).map_err(linux_error)?;
-        caller.give(window);
+        caller.give(ProcessServer::load_order(self, load));
         Ok(Answer::Now(()))
     }
 
@@ -343,7 +342,7 @@ impl<M: Machine> Server<M> for ProcessServer {
 
     fn load_failed<'m>(&mut self, machine: &mut M, caller: &mut Caller, errno: Errno) -> Reply<()> {
         let load = self.calling_loader(caller)?;
-        self.drop_load(machine, load, errno);
+        ProcessServer::load_failed(self, machine, load, errno);
         Ok(Answer::Later)
     }
 

@@ -81,7 +81,11 @@ impl ProcessServer {
         fault: &FaultMessage,
     ) -> Option<(u32, u32)> {
         if let Some(load) = self.loader(label) {
-            self.drop_load(machine, load, Errno::ENOEXEC);
+            let errno = match fault.kind {
+                FaultKind::OutOfMemory => Errno::ENOMEM,
+                _ => Errno::ENOEXEC,
+            };
+            self.load_failed(machine, load, errno);
             return None;
         }
         let (_, process) = self.caller(label)?;

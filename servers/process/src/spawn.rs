@@ -19,7 +19,7 @@ use crate::model::*;
 use crate::object::Object;
 use crate::pid::NoNumber;
 use crate::plan::*;
-use crate::{Machine, MemoryShare, ProcessServer, Shares, TableShare};
+use crate::{Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
 
 /// What a creation has reserved. Each field is one reference or object that somebody must take
 /// over: [`commit`](ProcessServer::commit) or [`release`](ProcessServer::release).
@@ -223,7 +223,7 @@ impl ProcessServer {
         creator: (ThreadId, ProcessId),
         plan: &SpawnPlan,
     ) -> Result<Answer<u32>, Errno> {
-        let parts = self.reserve(machine, creator, plan, None)?;
+        let parts = self.reserve(machine, creator, plan, Place::default())?;
         let number = self.commit(machine, creator, plan, parts);
         match plan.start {
             StartChoice::RunAndRelease => Ok(Answer::Later),
@@ -231,20 +231,20 @@ impl ProcessServer {
         }
     }
 
-    /// Reserves all that the plan needs; `template` is the image's, where the plan has one.
+    /// Reserves all that the plan needs; `template` is where the image is, if the plan has one.
     pub(crate) fn reserve<M: Machine>(
         &mut self,
         machine: &mut M,
         (creator, process): (ThreadId, ProcessId),
         plan: &SpawnPlan,
-        template: Option<Handle>,
+        template: Place,
     ) -> Result<Parts, Errno> {
         let memory = match plan.memory {
             MemoryChoice::Share => MemoryShare::Same,
             MemoryChoice::Snapshot { prefault } => MemoryShare::Snapshot { prefault },
-            MemoryChoice::Image(_) => MemoryShare::Image(template.ok_or(Errno::EINVAL)?),
+            MemoryChoice::Image(_) => MemoryShare::Image(template.space),
         };
-        self.reserve_by(machine, |reserving| {
+        self.reserve_by(machine, template, |reserving| {
             // A thread shares those of its process.
             if plan.group != GroupChoice::Join {
                 reserving.dispositions(process, plan.dispositions)?;
@@ -268,25 +268,29 @@ impl ProcessServer {
         })
     }
 
-    /// Reserves by `steps`; when one fails, what those before it have reserved is given back.
+    /// Reserves by `steps`; when one fails, what those before it have reserved is given back. Where
+    /// memory is short, they get another try without the templates that are not in use.
     #[inline]
     pub(crate) fn reserve_by<M: Machine>(
         &mut self,
         machine: &mut M,
-        steps: impl FnOnce(&mut Reserving<M>) -> Result<(), Errno>,
+        in_use: Place,
+        steps: impl Fn(&mut Reserving<M>) -> Result<(), Errno>,
     ) -> Result<Parts, Errno> {
-        let mut reserving = Reserving {
-            server: self,
-            machine,
-            parts: Parts::default(),
-        };
-        let done = steps(&mut reserving);
-        let parts = reserving.parts;
-        match done {
-            Ok(()) => Ok(parts),
-            Err(error) => {
-                self.release(machine, parts);
-                Err(error)
+        loop {
+            let mut reserving = Reserving {
+                server: self,
+                machine,
+                parts: Parts::default(),
+            };
+            let done = steps(&mut reserving);
+            let parts = reserving.parts;
+            let Err(error) = done else {
+                return Ok(parts);
+            };
+            self.release(machine, parts);
+            if error != Errno::ENOMEM || !self.make_room(machine, in_use) {
+                return Err(error);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::Start;
 use libipc::wire::ShortBody;
-use process_server::{Late, Machine, MemoryShare, Shares, TableShare};
+use process_server::{Late, Machine, MemoryShare, Place, Shares, TableShare};
 
 /// A capability in a fake table: what it stands for, and its flags.
 pub type Slot = (u64, SlotFlags);
@@ -65,6 +65,10 @@ pub struct FakeThread {
 #[derive(Default)]
 pub struct Fake {
     pub objects: BTreeMap<u64, Object>,
+    /// What each template costs.
+    pub template_pages: u64,
+    /// There is no memory left as long as there are templates.
+    pub templates_take_all: bool,
     /// How many threads live in a space or table.
     holds: BTreeMap<u64, u32>,
     next: u64,
@@ -76,7 +80,7 @@ pub struct Fake {
     pub fallible: u32,
     /// The fallible call with this number fails.
     pub fail_at: Option<u32>,
-    /// The call that failed; made again, it fails again.
+    /// The call that failed; made again, it fails again, as long as one is to fail.
     failed: Option<&'static str>,
     /// The threads that programs began with, by the thread that loaded their image.
     pub begun: BTreeMap<u64, u64>,
@@ -96,13 +100,19 @@ impl Fake {
         self.log.push(name);
         self.fallible += 1;
         let again = self.fail_at.is_some() && self.failed == Some(name);
+        let is_template = |object| matches!(object, &Object::Template { .. });
+        if self.templates_take_all && self.objects.values().any(is_template) {
+            return Err(Error::NoMemory);
+        }
         match again || self.fail_at == Some(self.fallible) {
             true => {
                 self.failed = Some(name);
                 Err(Error::NoMemory)
             }
             false => {
-                self.failed = None;
+                if self.fail_at.is_none() {
+                    self.failed = None;
+                }
                 Ok(())
             }
         }
@@ -315,9 +325,26 @@ impl Machine for Fake {
         }
     }
 
-    fn template(&mut self) -> Result<Handle, Error> {
+    fn template(&mut self) -> Result<Place, Error> {
         self.attempt("template")?;
-        Ok(self.add(Object::Template { loader: true }))
+        let space = self.add(Object::Template { loader: true });
+        Ok(Place { space, pool: space })
+    }
+
+    fn pages_of(&mut self, template: Place) -> u64 {
+        assert_eq!(
+            self.object(template.space),
+            &Object::Template { loader: false }
+        );
+        self.template_pages
+    }
+
+    fn drop_template(&mut self, Place { space, .. }: Place) {
+        let dropped = self.objects.remove(&space.0);
+        assert!(
+            matches!(dropped, Some(Object::Template { .. })),
+            "{dropped:?}"
+        );
     }
 
     fn copy_stack(&mut self, from: Handle, start: &Start, to: Handle) -> Result<(), Error> {

@@ -735,7 +735,7 @@ fn an_image_that_nobody_waits_for_any_more_is_given_up() {
 }
 
 #[test]
-fn only_so_many_templates_are_kept_and_those_in_use_longest() {
+fn only_so_many_templates_are_kept_and_those_used_last() {
     let (mut world, top) = World::with_image(1);
     for image in 2..=40 {
         world.image = image;
@@ -749,4 +749,49 @@ fn only_so_many_templates_are_kept_and_those_in_use_longest() {
     let objects = world.fake.objects.values();
     let templates = objects.filter(|object| matches!(object, Object::Template { .. }));
     assert_eq!(templates.count(), 16);
+}
+
+#[test]
+fn a_template_that_costs_much_is_not_kept() {
+    let (mut world, top) = World::with_image(1);
+    for (pages, kept) in [(256, true), (257, false)] {
+        world.image += 1;
+        world.fake.template_pages = pages;
+        assert_eq!(world.try_spawn(top), Err(No::Yet));
+        let loader = world.newest();
+        assert_eq!(world.loaded(loader), Err(No::Yet));
+        assert!(world.late::<u32>(top).is_some_and(|pid| pid.is_ok()));
+        assert_eq!(world.try_spawn(top).is_ok(), kept, "{pages} pages");
+    }
+}
+
+#[test]
+fn a_process_that_finds_no_memory_gets_that_of_templates() {
+    let (mut world, top) = World::with_image(1);
+    world.fake.templates_take_all = true;
+    assert!(world.try_fork(top).is_ok());
+    world.fake.templates_take_all = false;
+    assert_eq!(world.try_spawn(top), Err(No::Yet), "the template is gone");
+}
+
+#[test]
+fn a_loader_that_finds_no_memory_begins_anew_with_that_of_templates() {
+    let (mut world, top) = World::with_image(1);
+    world.image = 2;
+    assert_eq!(world.try_spawn(top), Err(No::Yet));
+    let first = world.newest();
+    world.load_failed(first, Errno::ENOMEM);
+    assert!(world.late::<u32>(top).is_none());
+    let second = world.newest();
+    assert_ne!(first, second);
+    assert!(world.fake.thread(first).is_none());
+    // Now there are no others to take it from.
+    world.load_failed(second, Errno::ENOMEM);
+    assert_eq!(world.late::<u32>(top), Some(Err(No::Errno(Errno::ENOMEM))));
+    assert_eq!(world.server.figures().loads, 0);
+    world.image = 1;
+    assert_eq!(world.try_spawn(top), Err(No::Yet), "its template is gone");
+    let loader = world.newest();
+    assert_eq!(world.loaded(loader), Err(No::Yet));
+    assert!(world.late::<u32>(top).is_some_and(|pid| pid.is_ok()));
 }
