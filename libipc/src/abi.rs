@@ -34,7 +34,8 @@ pub const USER_END: u64 = 0x7fff_ffff_f000;
 pub mod layout {
     /// Link address of a native program.
     pub const IMAGE: u64 = 0x7f00_0000_0000;
-    /// Link address of the loader, which is gone before a program's first instruction.
+    /// Link address of the loader. A program may use its range: it is unmapped before the first
+    /// instruction, unless there was no memory for that.
     pub const LOADER: u64 = 0x7f00_0038_0000;
     /// First address past the loader's range.
     pub const LOADER_END: u64 = 0x7f00_003c_0000;
@@ -58,7 +59,8 @@ pub mod layout {
 pub enum TableSelector {
     /// Open files (or Win32 handles). Copied or shared by process creation.
     Files = 0,
-    /// Server, pool, space and thread capabilities. Never copied.
+    /// Server, pool, space and thread capabilities. A new process begins with
+    /// a copy of its server's, not of its creator's.
     Private = 1,
     /// Root and working directory.
     Fs = 2,
@@ -330,7 +332,8 @@ bitflags! {
         /// Thread: start, suspend, resume, end, interrupt, label, priority.
         const CONTROL = 1 << 0;
         /// Thread: read and write registers; with CONTROL also what it lives in, since whoever
-        /// directs a thread can have it use its space and tables.
+        /// directs a thread can have it use its space and tables. The rights are those that the
+        /// thread was made with: as its code goes on when they are revoked, so do they.
         const REGISTERS = 1 << 1;
         /// Thread: read its state, be told of its end.
         const OBSERVE = 1 << 2;
@@ -351,6 +354,11 @@ bitflags! {
         const MAKE_IRQ = 1 << 2;
         /// System: make capabilities that stand for their user's own space.
         const OWN_SPACE = 1 << 3;
+
+        /// All kinds but Sender: take back what was derived from this grant. Copies of a capability
+        /// share its grant, and the end of a derived window is the window's end for everybody; so who
+        /// hands out copies keeps this right for itself. The maker of an object has it.
+        const REVOKE = 1 << 31;
 
         const _ = !0;
     }

@@ -134,7 +134,8 @@ macro_rules! syscalls {
         50 => cap_derive(source: Handle, pool: Handle, badge: u64, access: Access) -> Handle;
         /// Closes a slot.
         51 => cap_close(handle: Handle) -> ();
-        /// Takes back everything derived from the capability.
+        /// Takes back everything derived from the capability, which takes its right to REVOKE (a
+        /// sender needs none). The end of a derived window is the window's end for everybody.
         52 => cap_revoke(handle: Handle) -> ();
         /// What a capability is: kind in bits 0..8, slot flags in 8..16, access in 32..64; and its
         /// badge.

@@ -420,11 +420,13 @@ impl<M: Machine> Kernel<M> {
                 };
                 self.abort(caller, error);
                 self.forget_answered(thread);
+                self.lose_cargo(thread);
             }
             // The caller has no room for it.
             Err(Trouble::Sender(Stop::Error(Error::TooLong))) => {
                 self.abort(caller, Error::TooLong);
                 self.forget_answered(thread);
+                self.lose_cargo(thread);
             }
             Err(Trouble::Sender(stop)) => return Err(stop),
         }

@@ -295,6 +295,23 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
+    /// What was to move with a message that its receiver cannot take is gone, as if it had got there
+    /// and been closed: who answers has handed it over, whatever the caller does.
+    #[cold]
+    pub(super) fn lose_cargo(&mut self, from: Ref<Thread>) {
+        let caps = OpWord(self.memory.get(from).context.operation()).caps();
+        let mut cargo = Cargo::new();
+        // What cannot be loaded was not handed over.
+        if caps > MESSAGE_CAPS || self.load(from, caps, &mut cargo).is_err() {
+            return;
+        }
+        for (table, index) in cargo.iter().filter_map(|carried| carried.leaves) {
+            if let Some(node) = self.memory.table_take_out(table, index) {
+                self.drop_slot(node);
+            }
+        }
+    }
+
     /// Frees a slot whose page is its table's own, and whose node another slot names: it is not the
     /// last. Two moves of one slot free it once.
     fn take_out(&mut self, table: Ref<CapTable>, index: u32) {

@@ -171,6 +171,11 @@ impl<M: Machine> Kernel<M> {
 
     pub(super) fn cap_revoke(&mut self, handle: Handle) -> Result<(), Stop> {
         let found = self.find(handle)?;
+        // A sender's rights are its server's.
+        let access = Access::from_bits_retain(found.access);
+        if found.kind != Kind::Sender && !access.contains(Access::REVOKE) {
+            return Err(Error::AccessDenied.into());
+        }
         self.note_garbage();
         self.memory.node_revoke(found.node, &mut self.garbage.nodes);
         Ok(())

@@ -179,6 +179,7 @@ impl<M: Machine> Kernel<M> {
             .memory
             .window_create(space, pool, address, pages, protection, None)?;
         self.memory.window_hold(window)?;
+        let access = access | Access::REVOKE;
         self.give_part(found.node, pool, Kind::Window, window, access.bits())
     }
 

@@ -53,6 +53,8 @@ tests::suite! {
     lx_sig_12_a_stopped_process_continues_on_sigcont,
     lx_sig_15_init_cannot_be_killed,
     faults_end_a_process_with_their_signals,
+    images_that_a_program_made_itself_cost_nothing_once_they_are_gone,
+    an_image_cannot_be_taken_from_others,
 }
 
 const SIGCHLD: u32 = 17;
@@ -720,5 +722,89 @@ fn faults_end_a_process_with_their_signals() -> Outcome {
         let status = wait(pid as i32, 0)?.status;
         check_eq!(ending_signal(status & !0x80), Some(signal));
     }
+    Ok(())
+}
+
+/// An image in memory: a page with its header, and `pages` zero pages to be mapped writable.
+fn image_of_zeroes(pages: u64) -> Result<(runtime::memory::Mapping, Handle), Failure> {
+    let whole = pages + 2;
+    let file = runtime::memory::Mapping::anonymous(whole)?;
+    let base = libipc::abi::layout::IMAGE;
+    // SAFETY: ours alone.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(file.address() as *mut u8, 4096) };
+    bytes[..16].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    let mut put = |at: usize, value: u64, size: usize| {
+        bytes[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    };
+    put(16, 2, 2); // executable
+    put(18, 62, 2); // x86-64
+    put(20, 1, 4);
+    put(24, base, 8); // entry
+    put(32, 64, 8); // the two program headers and their size
+    put(52, 64, 2);
+    put(54, 56, 2);
+    put(56, 2, 2);
+    for (n, (flags, offset, address, size)) in [
+        (5u64, 0u64, base, 4096u64),
+        (6, 4096, base + 4096, pages * 4096),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let at = 64 + 56 * n;
+        put(at, 1, 4);
+        put(at + 4, flags, 4);
+        put(at + 8, offset, 8);
+        put(at + 16, address, 8);
+        put(at + 24, address, 8);
+        put(at + 32, size, 8);
+        put(at + 40, size, 8);
+        put(at + 48, 4096, 8);
+    }
+    let window = syscall::window_create(
+        slots::SPACE,
+        slots::POOL,
+        file.address(),
+        whole,
+        Access::READ | Access::EXECUTE,
+    )?;
+    Ok((file, window))
+}
+
+fn images_that_a_program_made_itself_cost_nothing_once_they_are_gone() -> Outcome {
+    let stack = [0u64; 16];
+    let start = Start {
+        name: [0; 16],
+        stack: (&raw const stack).addr() as u64,
+        stack_bytes: size_of_val(&stack) as u64,
+    };
+    let mut before = 0;
+    for round in 0..20 {
+        let (file, window) = image_of_zeroes(890)?;
+        let pid = client()
+            .spawn(start, SendCap::moved(window))
+            .map_err(errno)?;
+        wait(pid as i32, 0)?; // it faults
+        drop(file);
+        let (_, used) = syscall::pool_status(slots::POOL)?;
+        match round {
+            0 => before = used,
+            _ => check!(used < before + 16),
+        }
+    }
+    Ok(())
+}
+
+fn an_image_cannot_be_taken_from_others() -> Outcome {
+    let image = file::image(own_path())?;
+    let derived = syscall::cap_derive(image, slots::POOL, 0, Access::all())?;
+    for grant in [image, derived] {
+        check!(syscall::cap_revoke(grant) == Err(Error::AccessDenied));
+        syscall::cap_close(grant)?;
+    }
+    // Somebody else's use of the same file.
+    let again = file::image(own_path())?;
+    runtime::memory::Mapping::window(again, libipc::abi::Protection::READ)?;
+    in_child(|| exec_self(b"variable", 0))?;
     Ok(())
 }

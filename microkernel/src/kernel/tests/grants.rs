@@ -1,7 +1,10 @@
 //! Derivation and revocation against a plain model.
 
-use crate::testkit::Rig;
-use libipc::abi::{Access, Error, Handle, SlotFlags, TableSelector, initial};
+use crate::testkit::{DATA, Rig};
+use libipc::abi::{
+    Access, Error, Extended, Handle, IpcCall, IpcFlags, OpWord, Protection, SendCap, SlotFlags,
+    TableSelector, initial,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -92,8 +95,13 @@ proptest! {
                 }
                 5 => {
                     let result = rig.cap_revoke(root, handle);
-                    prop_assert_eq!(result.is_ok(), alive);
-                    if alive {
+                    let expected = match (alive, access & Access::REVOKE.bits()) {
+                        (false, _) => Err(Error::BadHandle),
+                        (true, 0) => Err(Error::AccessDenied),
+                        (true, _) => Ok(()),
+                    };
+                    prop_assert_eq!(result, expected);
+                    if result.is_ok() {
                         model.revoke(grant);
                     }
                 }
@@ -255,4 +263,61 @@ fn tables_can_be_looked_through_and_taken_from() {
         .unwrap();
     assert_eq!(rig.table_next(root, table, 8).unwrap().0, u64::MAX);
     assert_eq!(rig.table_next(root, table, 0).unwrap().0, 7);
+}
+
+#[test]
+fn who_was_given_a_window_cannot_end_it_for_others() {
+    let mut rig = Rig::new(512);
+    let root = rig.root;
+    let (read, pool) = (Access::READ, initial::POOL);
+    let window = rig.window_create(root, initial::SPACE, pool, DATA, 1, read);
+    let window = window.unwrap();
+    let (_, client) = rig.stranger(pool, 5);
+    let own_table = Handle::OWN_PRIVATE;
+    let given = rig.cap_copy(root, window, own_table, 0, read, SlotFlags::empty());
+    let theirs = rig.give_to(client, handle_of(given.unwrap()));
+    let pool = rig.give_to(client, pool);
+    let all = Access::all();
+    let derived = rig.cap_derive(client, theirs, pool, 0, all).unwrap();
+    rig.cap_derive(client, derived, pool, 0, all).unwrap();
+    for grant in [theirs, derived] {
+        assert_eq!(rig.cap_revoke(client, grant), Err(Error::AccessDenied));
+    }
+    let (at, protection) = (DATA + (1 << 30), Protection::READ);
+    let mapped = rig.window_map(root, window, 0, initial::SPACE, at, 1, protection, 0);
+    assert_eq!(mapped, Ok(()));
+    // Its maker can.
+    assert_eq!(rig.cap_revoke(root, window), Ok(()));
+    let mapped = rig.window_map(root, window, 0, initial::SPACE, at, 1, protection, 0);
+    assert_eq!(mapped, Err(Error::Gone));
+}
+
+#[test]
+fn a_capability_that_moves_with_an_answer_that_its_caller_cannot_take_is_gone() {
+    let mut rig = Rig::new(512);
+    let root = rig.root;
+    let (receiver, sender) = rig.endpoint(0, 0);
+    let (_, client) = rig.stranger(initial::POOL, 5);
+    let sender = rig.give_to(client, sender);
+    let no_table = Extended {
+        receive_slots: Handle(3 << 62),
+        ..Extended::EMPTY
+    };
+    let no_room = Extended::EMPTY;
+    let call = OpWord::new(IpcCall::Call, IpcFlags::empty(), 0, 0);
+    let cases = [(no_table, b"".as_slice()), (no_room, &[0; 100])];
+    let mut used = Vec::new();
+    for (caller, body) in [cases, cases].concat() {
+        let gift = rig.notification_create(root, initial::POOL, 0).unwrap();
+        rig.message_with(client, call, sender, Some(caller), [0; 8]);
+        rig.message(root, IpcCall::Receive, receiver, 0, [0; 8]);
+        let moved = [SendCap::moved(gift)];
+        rig.send_bytes(root, IpcCall::Reply, Handle::NONE, body, &moved);
+        assert!(rig.got(root).is_ok());
+        assert_eq!(rig.cap_info(root, gift), Err(Error::BadHandle));
+        rig.kernel.collect();
+        used.push(rig.pool_status(root, initial::POOL).unwrap());
+    }
+    // The first ones made slabs and pages that stay.
+    assert_eq!(used[1..3], [used[3]; 2]);
 }

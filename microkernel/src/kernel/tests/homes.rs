@@ -320,3 +320,31 @@ fn memory_is_copied_between_two_spaces_by_who_may_read_and_write_them() {
         assert_eq!(copied, Err(Error::AccessDenied));
     }
 }
+
+#[test]
+fn a_thread_keeps_the_rights_to_its_space_that_it_was_made_with() {
+    let mut rig = Rig::new(1024);
+    let root = rig.root;
+    let space = rig.space_create(root, initial::POOL, Handle::NONE).unwrap();
+    let grant = rig
+        .cap_derive(root, space, initial::POOL, 0, Access::all())
+        .unwrap();
+    let (_, client) = rig.stranger(initial::POOL, 5);
+    let theirs = rig.give_to(client, grant);
+    let pool = rig.give_to(client, initial::POOL);
+    let none = Handle::NONE;
+    let copies = Copies::PRIVATE | Copies::FILES | Copies::FS;
+    let thread = rig
+        .thread_create(client, pool, theirs, none, none, none, copies, 5, none)
+        .unwrap();
+    rig.cap_revoke(root, space).unwrap();
+    let protection = Protection::READ;
+    let by_grant = rig.space_map(client, theirs, DATA, 1, protection);
+    let by_thread = rig.space_map(client, thread, DATA, 1, protection);
+    assert_eq!(by_grant, Err(Error::BadHandle));
+    // Its code goes on too. Who wants to take that back ends the thread.
+    assert_eq!(by_thread, Ok(()));
+    rig.thread_end(client, thread, 0).unwrap();
+    let by_thread = rig.space_map(client, thread, DATA, 1, protection);
+    assert_eq!(by_thread, Err(Error::Gone));
+}
