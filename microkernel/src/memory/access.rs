@@ -31,19 +31,6 @@ impl Span {
         length: 0,
     };
 
-    /// Its length in bytes.
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
-    /// The same with at most `length` bytes.
-    pub fn shortened(self, length: usize) -> Span {
-        Span {
-            length: self.length.min(length),
-            ..self
-        }
-    }
-
     /// The same without its first `bytes` bytes, of which it has that many.
     fn behind(self, bytes: usize) -> Span {
         let (offset, length) = (self.offset + bytes, self.length - bytes);
