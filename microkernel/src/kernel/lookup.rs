@@ -308,7 +308,8 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// One slot less names a node.
+    /// One slot less names a node. What that ends goes later: this is part of other ends, which
+    /// [`drop_slot`](Self::drop_slot) would nest in each other.
     pub(crate) fn release_node(&mut self, node: Ref<Node>) {
         self.memory.node_release(node, &mut self.garbage.nodes);
         if !self.garbage.is_empty() {

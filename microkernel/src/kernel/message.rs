@@ -407,38 +407,27 @@ impl<M: Machine> Kernel<M> {
             self.make_ready(caller);
             return Ok(());
         }
-        match self.transfer(thread, caller, Meta::ANSWER) {
+        let error = match self.transfer(thread, caller, Meta::ANSWER) {
             Ok(()) => {
                 self.release_caller(caller);
                 self.make_ready(caller);
+                return Ok(());
             }
-            Err(Trouble::Receiver(stop)) => {
-                let error = match stop {
-                    Stop::Error(error) => error,
-                    // Its buffer was there when it called.
-                    _ => Error::BadAddress,
-                };
-                self.abort(caller, error);
-                self.forget_answered(thread);
-                self.lose_cargo(thread);
-            }
+            Err(Trouble::Receiver(Stop::Error(error))) => error,
+            // Its buffer was there when it called.
+            Err(Trouble::Receiver(_)) => Error::BadAddress,
             // The caller has no room for it.
-            Err(Trouble::Sender(Stop::Error(Error::TooLong))) => {
-                self.abort(caller, Error::TooLong);
-                self.forget_answered(thread);
-                self.lose_cargo(thread);
-            }
+            Err(Trouble::Sender(Stop::Error(Error::TooLong))) => Error::TooLong,
             Err(Trouble::Sender(stop)) => return Err(stop),
-        }
-        Ok(())
-    }
-
-    /// A call that failed with the answer has been answered all the same.
-    fn forget_answered(&mut self, thread: Ref<Thread>) {
+        };
+        // The call fails with the answer, and has been answered all the same.
+        self.abort(caller, error);
         let owed = &mut self.memory.get_mut(thread).owed;
         if *owed == Owed::Gone {
             *owed = Owed::Nothing;
         }
+        self.lose_cargo(thread);
+        Ok(())
     }
 
     /// Nobody owes this caller an answer any more: it has it.

@@ -37,6 +37,16 @@ struct Grant<T> {
 }
 
 impl<M: Machine> Kernel<M> {
+    /// Nothing if all is to go the long path, which tests compare with.
+    #[inline(always)]
+    fn may_be_short(&self) -> Option<()> {
+        #[cfg(test)]
+        if self.long_only {
+            return None;
+        }
+        Some(())
+    }
+
     #[inline(always)]
     fn short_find<T: Object>(
         &self,
@@ -131,11 +141,8 @@ impl<M: Machine> Kernel<M> {
         thread: Ref<Thread>,
         operation: u64,
     ) -> Option<()> {
-        #[cfg(test)]
-        if self.long_only {
-            return None;
-        }
         // Preconditions.
+        self.may_be_short()?;
         if !MEMORY && !fits_registers(operation) {
             return None;
         }
@@ -182,11 +189,8 @@ impl<M: Machine> Kernel<M> {
         thread: Ref<Thread>,
         operation: u64,
     ) -> Option<()> {
-        #[cfg(test)]
-        if self.long_only {
-            return None;
-        }
         // Preconditions.
+        self.may_be_short()?;
         if MEMORY == fits_registers(operation) {
             return None;
         }
@@ -237,11 +241,8 @@ impl<M: Machine> Kernel<M> {
     /// `receive` when there is nothing; `None`, and nothing has changed, if the long path has to do it.
     #[inline(always)]
     pub(super) fn short_receive(&mut self, thread: Ref<Thread>, operation: OpWord) -> Option<()> {
-        #[cfg(test)]
-        if self.long_only {
-            return None;
-        }
         // Preconditions.
+        self.may_be_short()?;
         let server = self.memory.get(thread);
         if operation.0 & 0xff00 != 0 || server.owed != Owed::Nothing || !server.unusual.is_empty() {
             return None;
@@ -267,11 +268,8 @@ impl<M: Machine> Kernel<M> {
     /// have to be decided who runs.
     #[inline(always)]
     pub(super) fn short_reply(&mut self, thread: Ref<Thread>, operation: OpWord) -> Option<()> {
-        #[cfg(test)]
-        if self.long_only {
-            return None;
-        }
         // Preconditions.
+        self.may_be_short()?;
         let server = self.memory.get(thread);
         let [handle, extended, ..] = *server.context.arguments();
         if operation.0 & 0xff00 != 0 || !fits_registers(operation.0) || extended != 0 {
@@ -313,11 +311,8 @@ impl<M: Machine> Kernel<M> {
     /// decided who runs.
     #[inline(always)]
     pub(crate) fn short_signal(&mut self, notification: Handle, bits: u64) -> Option<()> {
-        #[cfg(test)]
-        if self.long_only {
-            return None;
-        }
         // Preconditions.
+        self.may_be_short()?;
         let (kind, needed) = (Kind::Notification, Access::SIGNAL);
         let notification: Ref<Notification> = self
             .short_find(self.caller(), notification.0, kind, needed)?
@@ -355,11 +350,8 @@ impl<M: Machine> Kernel<M> {
     /// `None`, and nothing has changed, if the long path has to do it.
     #[inline(always)]
     pub(crate) fn short_wait(&mut self, notification: Handle, mask: u64) -> Option<()> {
-        #[cfg(test)]
-        if self.long_only {
-            return None;
-        }
         // Preconditions.
+        self.may_be_short()?;
         let thread = self.caller();
         if !self.memory.get(thread).unusual.is_empty() {
             return None;
