@@ -7,8 +7,9 @@
 //!
 //! "Table" arguments take a table capability, a thread (its files table), or one of
 //! [`Handle::OWN_FILES`](crate::Handle) and its siblings for the caller's own. "Space" arguments
-//! take a space capability or a thread (the space that it runs in). Calls that make a capability put it into the lowest free slot
-//! of the caller's private table and return its handle; the pool that they name pays.
+//! take a space capability or a thread (the space that it runs in). Calls that make a capability
+//! put it into the lowest free slot of the caller's private table and return its handle; the pool
+//! that they name pays.
 
 use crate::abi::{Access, Copies, Handle, Protection, SlotFlags};
 

@@ -1,8 +1,9 @@
 //! The executor: carries out a spawn plan in three steps.
 //!
-//! *Validate* is the doors' work. *Reserve* collects everything that can fail into [`Parts`];
-//! when a step fails, what there is so far is given back in reverse order, so it leaves nothing. *Commit* takes the finished parts, cannot fail,
-//! and is the one point at which a child becomes visible: number, parent's children, group.
+//! *Validate* is the doors' work. *Reserve* collects everything that can fail into [`Parts`]; when
+//! a step fails, what there is so far is given back in reverse order, so it leaves nothing.
+//! *Commit* takes the finished parts, cannot fail, and is the one point at which a child becomes
+//! visible: number, parent's children, group.
 //!
 //! The order of the reserve steps is Linux's as far as errors tell (LX-COPY-11, 13): dispositions,
 //! the thread with its tables and memory, numbers. Tables and memory are not the server's: one kernel
