@@ -66,6 +66,18 @@ pub enum TableSelector {
     Fs = 2,
 }
 
+impl TableSelector {
+    /// The selector with this number, if there is one.
+    pub const fn from_code(code: u64) -> Option<TableSelector> {
+        match code {
+            0 => Some(TableSelector::Files),
+            1 => Some(TableSelector::Private),
+            2 => Some(TableSelector::Fs),
+            _ => None,
+        }
+    }
+}
+
 /// A thread's name for one of its capabilities.
 ///
 /// Bits 0..32 are the slot index, 32..56 the slot's generation, 62..64 the [`TableSelector`].
@@ -109,12 +121,7 @@ impl Handle {
         if self.0 >> 56 & 0x3f != 0 {
             return None;
         }
-        match self.0 >> 62 {
-            0 => Some(TableSelector::Files),
-            1 => Some(TableSelector::Private),
-            2 => Some(TableSelector::Fs),
-            _ => None,
-        }
+        TableSelector::from_code(self.0 >> 62)
     }
 
     /// The bits that select the table, as a number below 4.
@@ -385,6 +392,26 @@ bitflags! {
         const FILES = 1 << 2;
         /// The fs table.
         const FS = 1 << 3;
+    }
+
+    /// How `thread_fork` makes a thread. Of the parts that are not copied it shares those of the
+    /// thread that it is like.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct ForkFlags: u8 {
+        /// It gets a copy-on-write snapshot of the space.
+        const COPY_SPACE = Copies::SPACE.bits();
+        /// It gets a copy of the private table.
+        const COPY_PRIVATE = Copies::PRIVATE.bits();
+        /// It gets a copy of the files table.
+        const COPY_FILES = Copies::FILES.bits();
+        /// It gets a copy of the fs table.
+        const COPY_FS = Copies::FS.bits();
+        /// Of a copied space, the page that the new thread's next push goes to is copied at once.
+        const PREFAULT = 1 << 4;
+        /// The FS base is the given one.
+        const BASE = 1 << 5;
+        /// It runs at once; otherwise it is suspended once.
+        const START = 1 << 6;
     }
 
     /// What a mapping permits. A mapping without [`Protection::READ`] cannot be written or

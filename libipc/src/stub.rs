@@ -9,7 +9,7 @@
 use core::arch::asm;
 
 use crate::abi::{
-    Access, Copies, Delivery, Error, Extended, Handle, OpWord, Protection, SlotFlags,
+    Access, Copies, Delivery, Error, Extended, ForkFlags, Handle, OpWord, Protection, SlotFlags,
 };
 use crate::syscall::{ARGUMENTS, Argument, Values};
 

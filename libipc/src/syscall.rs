@@ -11,7 +11,7 @@
 //! put it into the lowest free slot of the caller's private table and return its handle; the pool
 //! that they name pays.
 
-use crate::abi::{Access, Copies, Handle, Protection, SlotFlags};
+use crate::abi::{Access, Copies, ForkFlags, Handle, Protection, SlotFlags};
 
 /// Number of argument registers of a plain call.
 pub const ARGUMENTS: usize = 10;
@@ -153,9 +153,12 @@ macro_rules! syscalls {
         64 => thread_create(pool: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, copies: Copies, label: u64, exceptions: Handle) -> Handle;
         /// Makes a thread that continues where `like` waits in a call, as if that call had
         /// returned an empty message: same registers, FPU state, priority and exception endpoint.
-        /// `stack` 0 keeps the stack pointer. Suspended once. The parts are given as for
-        /// `thread_create`; a snapshot's page at `prefault` (0: none) is copied at once.
-        65 => thread_fork(pool: Handle, like: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, copies: Copies, label: u64, stack: u64, prefault: u64) -> Handle;
+        /// `stack` 0 keeps the stack pointer. It lives in what `like` lives in, or in copies of
+        /// that, charged to the pool; `private` (none: like's) is the private table. `base` is its
+        /// FS base, if `flags` say so, and `clear` its clear address. `word`, cut to 32 bits, is
+        /// stored at `word_at` (0: nowhere) in its memory before it runs; an address that cannot be
+        /// written is ignored. A label as for `thread_create`.
+        65 => thread_fork(pool: Handle, like: Handle, private: Handle, flags: ForkFlags, label: u64, stack: u64, base: u64, clear: u64, word_at: u64, word: u64) -> Handle;
         /// Sets instruction pointer, stack pointer and `rdi`, clears the other registers, aborts
         /// what the thread waits for, and resumes it once.
         66 => thread_start(thread: Handle, instruction_pointer: u64, stack_pointer: u64, argument: u64) -> ();
@@ -395,32 +398,20 @@ impl Argument for Access {
     }
 }
 
-impl Argument for Protection {
-    fn encode(self) -> u64 {
-        self.bits() as u64
-    }
-    fn decode(word: u64) -> Option<Protection> {
-        Protection::from_bits(u8::try_from(word).ok()?)
-    }
+/// Flags of eight bits: an unknown one is no argument.
+macro_rules! flags_of_eight_bits {
+    ($( $flags:ty )*) => { $(
+        impl Argument for $flags {
+            fn encode(self) -> u64 {
+                self.bits() as u64
+            }
+            fn decode(word: u64) -> Option<$flags> {
+                <$flags>::from_bits(u8::try_from(word).ok()?)
+            }
+        }
+    )* };
 }
-
-impl Argument for SlotFlags {
-    fn encode(self) -> u64 {
-        self.bits() as u64
-    }
-    fn decode(word: u64) -> Option<SlotFlags> {
-        SlotFlags::from_bits(u8::try_from(word).ok()?)
-    }
-}
-
-impl Argument for Copies {
-    fn encode(self) -> u64 {
-        self.bits() as u64
-    }
-    fn decode(word: u64) -> Option<Copies> {
-        Copies::from_bits(u8::try_from(word).ok()?)
-    }
-}
+flags_of_eight_bits! { Protection SlotFlags Copies ForkFlags }
 
 /// A result in the two value registers.
 pub trait Values: Sized {

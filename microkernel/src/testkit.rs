@@ -13,8 +13,8 @@ use crate::object::context::Context;
 use crate::object::device::{IoPorts, PhysicalRange};
 use crate::object::{State, Thread};
 use libipc::abi::{
-    Access, Copies, Delivery, Error, Extended, Handle, IpcCall, IpcFlags, Kind, MessageKind,
-    OpWord, Protection, SendCap, SlotFlags, TableSelector, initial,
+    Access, Copies, Delivery, Error, Extended, ForkFlags, Handle, IpcCall, IpcFlags, Kind,
+    MessageKind, OpWord, Protection, SendCap, SlotFlags, TableSelector, initial,
 };
 use libipc::syscall::{ARGUMENTS, Argument, Values};
 use std::vec;

@@ -17,7 +17,7 @@ use libipc::protocol::process::{
     self, CloneArguments, CreateProcess, Errno, Identity, ProcessError, ProcessIds, Start, Waited,
     Win32Error, slots,
 };
-use libipc::wire::{Address, CallError, Connection, Received, ShortBody, decode_answer, encode};
+use libipc::wire::{CallError, Connection, Received, ShortBody, decode_answer, encode};
 
 use crate::file::{self, directory};
 use crate::initial_stack::{Contents, StackError, Strings};
@@ -86,9 +86,7 @@ const CLONE: u16 = 3;
 /// Makes a copy of the calling process. Both return from here.
 pub fn fork() -> Result<Fork, Errno> {
     let mut request = ShortBody::new();
-    // The child writes this page first, so the kernel copies it at once.
-    let stack = Address(&raw const request as u64);
-    encode(&(FORK, stack), &mut request).map_err(kernel_errno)?;
+    encode(&FORK, &mut request).map_err(kernel_errno)?;
     // No flags: the server answers at once, and a call without any takes the kernel's short path.
     let op = OpWord::new(IpcCall::Call, IpcFlags::empty(), request.len(), 0);
     // SAFETY: no memory part, and the body fits the registers.

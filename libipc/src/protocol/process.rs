@@ -292,10 +292,8 @@ crate::protocol! {
     /// Processes: fork, vfork, clone, exec, exit, wait, CreateProcess and service threads.
     process refuses ProcessError;
 
-    /// Makes a copy of the caller (LX-NAME-02). The child gets an empty answer. `stack` is an
-    /// address in the page that the child will write first (the caller's stack pointer), so that
-    /// the child need not fault for it; 0: none.
-    1 => fork(stack: Address) -> u32 [short];
+    /// Makes a copy of the caller (LX-NAME-02). The child gets an empty answer.
+    1 => fork() -> u32 [short];
     /// Like fork, in the caller's memory; the caller goes on when the child execs or exits.
     2 => vfork() -> u32 [short];
     /// Makes a process or a thread as the flags say (LX-CLONE). A child whose stack pointer is

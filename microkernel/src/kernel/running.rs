@@ -39,7 +39,7 @@ impl<M: Machine> Kernel<M> {
 
     /// The same for a thread that is so.
     #[inline(always)]
-    pub(super) fn queue(&mut self, thread: Ref<Thread>) {
+    pub(crate) fn queue(&mut self, thread: Ref<Thread>) {
         let (cpu, memory) = self.cpu_and_memory();
         let priority = memory.get(thread).priority;
         cpu.ready.push(memory, thread);

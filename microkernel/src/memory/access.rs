@@ -397,7 +397,6 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     ///
     /// Why the address cannot be written; `Denied` if it is not a multiple of 4.
-    #[cfg(any(test, feature = "fake"))]
     pub fn store_word(&mut self, space: Ref<Space>, address: u64, value: u32) -> Result<(), Fault> {
         let (_, word) = self.futex(space, address, Intent::Write)?;
         word.store(value, Ordering::SeqCst);

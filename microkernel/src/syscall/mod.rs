@@ -20,7 +20,7 @@ use crate::kernel::{Kernel, Stop};
 use crate::machine::Machine;
 use crate::memory::{Object, Pool, Ref};
 use crate::object::Thread;
-use libipc::abi::{Access, Copies, Error, Handle, Kind, Protection, SlotFlags};
+use libipc::abi::{Access, Copies, Error, ForkFlags, Handle, Kind, Protection, SlotFlags};
 
 libipc::syscalls!(libipc::syscall_handlers);
 

@@ -9,7 +9,9 @@ use crate::memory::{FrameKind, Intent, Pool, Ref, Space};
 use crate::object::context::Context;
 use crate::object::thread::HIGHEST_PRIORITY;
 use crate::object::{Notification, State, Thread, Waiter};
-use libipc::abi::{Access, Copies, Error, Handle, Kind, Registers, TableSelector, USER_END};
+use libipc::abi::{
+    Access, Copies, Error, ForkFlags, Handle, Kind, Registers, TableSelector, USER_END,
+};
 
 /// Bytes of [`Registers`] in a program's memory.
 const REGISTER_BYTES: usize = size_of::<Registers>();
@@ -21,8 +23,6 @@ struct Home {
     files: Handle,
     fs: Handle,
     copies: Copies,
-    /// The page of a snapshot to copy at once; 0: none.
-    prefault: u64,
 }
 
 /// The same, looked up and permitted.
@@ -33,11 +33,37 @@ struct Source {
     /// By [`TableSelector`]; `None`: an empty one.
     tables: [Option<Ref<CapTable>>; 3],
     copies: Copies,
+    /// The page of a snapshot to copy at once; 0: none.
     prefault: u64,
 }
 
 /// Which copy each table is, by [`TableSelector`].
 const TABLE_COPIES: [Copies; 3] = [Copies::FILES, Copies::PRIVATE, Copies::FS];
+
+impl Source {
+    /// What the maker may do with the new thread's space.
+    fn space_rights(&self) -> u32 {
+        match self.copies.contains(Copies::SPACE) {
+            true => u32::MAX,
+            false => self.access,
+        }
+    }
+}
+
+/// What the maker of a thread must be allowed to do with the space that it is made from.
+fn needed_on_space(copies: Copies) -> Access {
+    match copies.contains(Copies::SPACE) {
+        true => Access::SNAPSHOT,
+        false => Access::MAKE_THREAD,
+    }
+}
+
+fn check_clear_address(address: u64) -> Result<(), Error> {
+    match address.is_multiple_of(4) && address < USER_END {
+        true => Ok(()),
+        false => Err(Error::InvalidArgument),
+    }
+}
 
 impl<M: Machine> Kernel<M> {
     pub(super) fn thread_yield(&mut self) -> Result<(), Stop> {
@@ -65,9 +91,8 @@ impl<M: Machine> Kernel<M> {
             files,
             fs,
             copies,
-            prefault: 0,
         };
-        let source = self.source(home, None)?;
+        let source = self.source(home)?;
         let exceptions = self.hold_sender(exceptions)?;
         let thread = match self.new_thread(pool, source, label) {
             Ok(thread) => thread,
@@ -90,15 +115,12 @@ impl<M: Machine> Kernel<M> {
         Ok((pool, rights))
     }
 
-    /// Looks up what a new thread is to live in. `like` may be named by many of its parts, so it is
+    /// Looks up what a new thread is to live in. A thread may be named for many parts, so it is
     /// looked up once.
-    fn source(&self, home: Home, like: Option<(Handle, Ref<Thread>)>) -> Result<Source, Error> {
+    fn source(&self, home: Home) -> Result<Source, Error> {
         let copies = home.copies;
-        let needed = match copies.contains(Copies::SPACE) {
-            true => Access::SNAPSHOT,
-            false => Access::MAKE_THREAD,
-        };
-        let mut known = like;
+        let needed = needed_on_space(copies);
+        let mut known = None;
         let known_as = |known: Option<(Handle, Ref<Thread>)>, handle| {
             let (_, thread) = known.filter(|(name, _)| *name == handle)?;
             Some(HomeOf::Thread(thread))
@@ -130,7 +152,7 @@ impl<M: Machine> Kernel<M> {
                 table(TableSelector::Fs, home.fs)?,
             ],
             copies,
-            prefault: home.prefault,
+            prefault: 0,
         })
     }
 
@@ -171,14 +193,12 @@ impl<M: Machine> Kernel<M> {
         pool: Ref<Pool>,
         source: Source,
     ) -> Result<(), Error> {
-        let (space, access) = match source.copies.contains(Copies::SPACE) {
-            true => (
-                self.snapshot(source.space, pool, source.prefault)?,
-                u32::MAX,
-            ),
+        let access = source.space_rights();
+        let space = match source.copies.contains(Copies::SPACE) {
+            true => self.snapshot(source.space, pool, source.prefault)?,
             false => {
                 self.memory.space_hold(source.space)?;
-                (source.space, source.access)
+                source.space
             }
         };
         let entry = self.memory.get_mut(thread);
@@ -203,48 +223,106 @@ impl<M: Machine> Kernel<M> {
         &mut self,
         pool: Handle,
         like: Handle,
-        space: Handle,
         private: Handle,
-        files: Handle,
-        fs: Handle,
-        copies: Copies,
+        flags: ForkFlags,
         label: u64,
         stack: u64,
-        prefault: u64,
+        base: u64,
+        clear: u64,
+        word_at: u64,
+        word: u64,
     ) -> Result<Handle, Stop> {
         let (pool, rights) = self.payer_of_thread(pool, label)?;
-        let found = self.find_here(like)?;
-        let name = like;
-        let like: Ref<Thread> = found.object(Kind::Thread, Access::REGISTERS)?;
+        let needed = Access::REGISTERS | Access::CONTROL;
+        let like: Ref<Thread> = self.object(like, Kind::Thread, needed)?;
         let model = self.memory.get(like);
         if model.state != State::Answer || model.fault().is_some() {
             return Err(Error::WrongState.into());
         }
-        let home = Home {
-            space,
-            private,
-            files,
-            fs,
-            copies,
-            prefault,
+        let stack = match stack {
+            0 => model.context.rsp(),
+            stack => stack,
         };
-        let may_direct = found.object::<Thread>(Kind::Thread, Access::CONTROL);
-        let source = self.source(home, may_direct.is_ok().then_some((name, like)))?;
+        check_clear_address(clear)?;
+        let base = flags.contains(ForkFlags::BASE).then_some(base);
+        let source = self.source_like(like, private, flags, stack)?;
+        if word_at != 0 && source.space_rights() & Access::WRITE_MEMORY.bits() == 0 {
+            return Err(Error::AccessDenied.into());
+        }
         let thread = self.new_thread(pool, source, label)?;
-        if let Err(error) = self.copy_registers(like, thread, pool, stack) {
+        if let Err(error) = self.copy_registers(like, thread, pool, (stack, base)) {
             self.drop_object(Kind::Thread, thread.to_bits());
             return Err(error.into());
         }
-        self.give_new_with(pool, Kind::Thread, thread, rights)
+        self.memory.get_mut(thread).clear_address = clear;
+        let handle = self.give_new_with(pool, Kind::Thread, thread, rights)?;
+        // What follows cannot fail.
+        if word_at != 0 {
+            self.store_first_word(thread, word_at, word as u32);
+        }
+        if flags.contains(ForkFlags::START) {
+            self.memory.get_mut(thread).set_suspends(0);
+            self.queue(thread);
+        }
+        Ok(handle)
     }
 
-    /// Makes a new thread continue where `like` waits, as if its call had brought nothing.
+    /// What `like` lives in, as the source of a new thread that will stand on `stack`.
+    fn source_like(
+        &self,
+        like: Ref<Thread>,
+        private: Handle,
+        flags: ForkFlags,
+        stack: u64,
+    ) -> Result<Source, Error> {
+        let copies = Copies::from_bits_truncate(flags.bits());
+        let home = HomeOf::Thread(like);
+        let (space, access) = self.home_space(home, needed_on_space(copies))?;
+        let table = |selector| self.home_table(home, selector, Access::USE_TABLE);
+        let private = match private.is_some() {
+            false => table(TableSelector::Private)?,
+            true => {
+                let named = HomeOf::Itself(self.find(private)?);
+                self.home_table(named, TableSelector::Private, Access::USE_TABLE)?
+            }
+        };
+        Ok(Source {
+            space,
+            access,
+            tables: [
+                Some(table(TableSelector::Files)?),
+                Some(private),
+                Some(table(TableSelector::Fs)?),
+            ],
+            copies,
+            prefault: match flags.contains(ForkFlags::PREFAULT) {
+                true => stack.wrapping_sub(size_of::<u64>() as u64),
+                false => 0,
+            },
+        })
+    }
+
+    /// Stores a word of a new thread's memory, if it can be stored.
+    fn store_first_word(&mut self, thread: Ref<Thread>, address: u64, word: u32) {
+        let Some(space) = self.memory.get(thread).space else {
+            return;
+        };
+        if address.is_multiple_of(4) {
+            let _ = self.memory.store_word(space, address, word);
+        } else {
+            let bytes = word.to_le_bytes();
+            let _ = self.memory.write(space, address, &bytes, Intent::Write);
+        }
+    }
+
+    /// Makes a new thread continue where `like` waits, as if its call had brought nothing, with
+    /// this stack pointer and perhaps another FS base.
     fn copy_registers(
         &mut self,
         like: Ref<Thread>,
         thread: Ref<Thread>,
         pool: Ref<Pool>,
-        stack: u64,
+        (stack, base): (u64, Option<u64>),
     ) -> Result<(), Error> {
         self.sync_context(like);
         let model = self.memory.get(like);
@@ -265,11 +343,12 @@ impl<M: Machine> Kernel<M> {
         let (model, entry) = self.memory.get_both(like, thread);
         entry.context = model.context.clone();
         entry.context.set_received(0, 0, 0);
-        if stack != 0 {
-            entry.context.set_rsp(stack);
-        }
+        entry.context.set_rsp(stack);
         entry.priority = model.priority;
-        Ok(())
+        match base.map(|base| entry.context.set_fs_base(base)) {
+            Some(Err(_)) => Err(Error::InvalidArgument),
+            _ => Ok(()),
+        }
     }
 
     /// A thread that has not ended.
@@ -432,9 +511,7 @@ impl<M: Machine> Kernel<M> {
         address: u64,
     ) -> Result<(), Stop> {
         let thread = self.living(thread, Access::CONTROL)?;
-        if !address.is_multiple_of(4) || address >= USER_END {
-            return Err(Error::InvalidArgument.into());
-        }
+        check_clear_address(address)?;
         self.memory.get_mut(thread).clear_address = address;
         Ok(())
     }
@@ -516,12 +593,7 @@ impl<M: Machine> Kernel<M> {
         pool: Handle,
         which: u64,
     ) -> Result<Handle, Stop> {
-        let selector = match which {
-            0 => TableSelector::Files,
-            1 => TableSelector::Private,
-            2 => TableSelector::Fs,
-            _ => return Err(Error::InvalidArgument.into()),
-        };
+        let selector = TableSelector::from_code(which).ok_or(Error::InvalidArgument)?;
         let table = match self.home(thread)? {
             HomeOf::Itself(_) => return Err(Error::WrongKind.into()),
             thread => self.home_table(thread, selector, Access::empty())?,

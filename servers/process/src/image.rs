@@ -419,7 +419,6 @@ impl ProcessServer {
                     // the copy, where that may fail, and a failed exec has not touched the old one.
                     reserving.thread(
                         *thread,
-                        &FirstInstruction::Image,
                         MemoryShare::Image(template.place.space),
                         FilesChoice::Kept,
                         DirectoryChoice::Share,

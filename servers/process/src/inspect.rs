@@ -87,13 +87,8 @@ impl ProcessServer {
     ) -> Option<CapabilityLine> {
         let process = &self.processes[self.pids.get(pid).process?];
         let thread = self.threads[process.threads.first()?].handle;
-        let tables = [
-            TableSelector::Files,
-            TableSelector::Private,
-            TableSelector::Fs,
-        ];
         let mut index = index;
-        for selector in tables.into_iter().skip(usize::from(table)) {
+        for selector in (u64::from(table)..).map_while(TableSelector::from_code) {
             if let Some((slot, info)) = machine.slot_at(thread, selector, index) {
                 return Some(CapabilityLine {
                     table: selector as u8,

@@ -37,7 +37,7 @@ pub mod signal;
 pub mod spawn;
 pub mod wait;
 
-pub use machine::{Late, Machine, MemoryShare, Place, Shares, TableShare};
+pub use machine::{Fork, Late, Machine, MemoryShare, Place, Shares, TableShare};
 
 use alloc::collections::VecDeque;
 

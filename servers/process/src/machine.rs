@@ -25,15 +25,40 @@ pub struct Shares {
 pub enum MemoryShare {
     /// The other thread's.
     Same,
-    /// A copy-on-write snapshot of it, the page at `prefault` (0: none) already copied.
-    Snapshot {
-        /// An address in the page that the new thread will write first.
-        prefault: u64,
-    },
+    /// A copy-on-write snapshot of it.
+    Snapshot,
     /// A space that the server has, as it is: the loader fills a template.
     Within(Handle),
     /// A snapshot of a template.
     Image(Handle),
+}
+
+/// A thread that goes on where another waits in its call to the server, in the same surroundings or
+/// in copies of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The other thread.
+    pub like: Handle,
+    /// The new thread's label.
+    pub label: u64,
+    /// Its memory is a copy-on-write snapshot, and it has a private table of its own:
+    /// [`slots`](libipc::protocol::process::slots).
+    pub copies_memory: bool,
+    /// Its files table is a copy.
+    pub copies_files: bool,
+    /// Its fs table is a copy.
+    pub copies_fs: bool,
+    /// Stack pointer; 0: the other's.
+    pub stack: u64,
+    /// FS base, if not the other's.
+    pub thread_pointer: Option<u64>,
+    /// The address that is cleared and woken when the thread ends; a multiple of 4.
+    pub clear: Option<u64>,
+    /// A word that is stored in the new thread's memory, and where. If that cannot be written,
+    /// nothing is.
+    pub word: Option<(u64, u32)>,
+    /// It runs at once; otherwise it is suspended once.
+    pub runs: bool,
 }
 
 /// Where a template is.
@@ -62,15 +87,8 @@ pub enum TableShare {
 pub trait Machine {
     /// A suspended thread without registers.
     fn create_thread(&mut self, like: Handle, shares: Shares, label: u64) -> Result<Handle, Error>;
-    /// A suspended thread that goes on where `like` waits in its call to the server. `stack` 0
-    /// keeps the stack pointer.
-    fn fork_thread(
-        &mut self,
-        like: Handle,
-        shares: Shares,
-        label: u64,
-        stack: u64,
-    ) -> Result<Handle, Error>;
+    /// Forks a thread.
+    fn fork_thread(&mut self, fork: &Fork) -> Result<Handle, Error>;
     /// The id of a window that lets an image be loaded: the same for all who have it. No other
     /// window ever has it.
     fn image_id(&mut self, window: Handle) -> Result<u64, Error>;
@@ -86,8 +104,6 @@ pub trait Machine {
     fn retain(&mut self, thread: Handle, mask: SlotFlags, value: SlotFlags) -> Result<(), Error>;
     /// Puts a copy of `source` into slot `index` of a thread's fs table.
     fn place(&mut self, source: Handle, thread: Handle, index: u32) -> Result<(), Error>;
-    /// Sets a thread's FS base.
-    fn set_thread_pointer(&mut self, thread: Handle, base: u64) -> Result<(), Error>;
     /// Sets the address that is cleared and woken when the thread ends.
     fn set_clear_address(&mut self, thread: Handle, address: u64) -> Result<(), Error>;
     /// Labels a thread that the server did not make.

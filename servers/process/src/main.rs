@@ -2,12 +2,13 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use libipc::abi::{
-    Access, Copies, Error, FaultMessage, Handle, PAGE_BYTES, SlotFlags, TableSelector, layout,
+    Access, Copies, Error, FaultMessage, ForkFlags, Handle, PAGE_BYTES, SlotFlags, TableSelector,
+    layout,
 };
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
 use libipc::wire::{Caller, LongBody, Served, ShortBody};
-use process_server::{Late, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
+use process_server::{Fork, Late, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
 use runtime::{log, server, syscall};
 
 runtime::server_entry!(run);
@@ -66,7 +67,7 @@ impl Kernel {
     fn home(&self, like: Handle, shares: Shares) -> (Home, Copies) {
         let (space, private, memory_copies) = match shares.memory {
             MemoryShare::Same => (like, like, Copies::empty()),
-            MemoryShare::Snapshot { .. } => (like, self.private, Copies::SPACE | Copies::PRIVATE),
+            MemoryShare::Snapshot => (like, self.private, Copies::SPACE | Copies::PRIVATE),
             MemoryShare::Within(space) => (space, self.private, Copies::PRIVATE),
             MemoryShare::Image(space) => (space, self.private, Copies::SPACE | Copies::PRIVATE),
         };
@@ -107,29 +108,31 @@ impl Machine for Kernel {
         )
     }
 
-    fn fork_thread(
-        &mut self,
-        like: Handle,
-        shares: Shares,
-        label: u64,
-        stack: u64,
-    ) -> Result<Handle, Error> {
-        let (home, copies) = self.home(like, shares);
-        let prefault = match shares.memory {
-            MemoryShare::Snapshot { prefault } => prefault,
-            _ => 0,
+    fn fork_thread(&mut self, fork: &Fork) -> Result<Handle, Error> {
+        let (private, memory) = match fork.copies_memory {
+            true => (
+                self.private,
+                ForkFlags::COPY_SPACE | ForkFlags::COPY_PRIVATE | ForkFlags::PREFAULT,
+            ),
+            false => (Handle::NONE, ForkFlags::empty()),
         };
+        let mut flags = memory;
+        flags.set(ForkFlags::COPY_FILES, fork.copies_files);
+        flags.set(ForkFlags::COPY_FS, fork.copies_fs);
+        flags.set(ForkFlags::BASE, fork.thread_pointer.is_some());
+        flags.set(ForkFlags::START, fork.runs);
+        let (word_at, word) = fork.word.unwrap_or_default();
         syscall::thread_fork(
             own::JOB_POOL,
-            like,
-            home.space,
-            home.private,
-            home.files,
-            home.fs,
-            copies,
-            label,
-            stack,
-            prefault,
+            fork.like,
+            private,
+            flags,
+            fork.label,
+            fork.stack,
+            fork.thread_pointer.unwrap_or_default(),
+            fork.clear.unwrap_or_default(),
+            word_at,
+            word.into(),
         )
     }
 
@@ -182,10 +185,6 @@ impl Machine for Kernel {
             syscall::cap_replace(source, table, index.into(), whole, SlotFlags::empty()).map(drop);
         self.close(table);
         placed
-    }
-
-    fn set_thread_pointer(&mut self, thread: Handle, base: u64) -> Result<(), Error> {
-        syscall::thread_set_base(thread, 0, base)
     }
 
     fn set_clear_address(&mut self, thread: Handle, address: u64) -> Result<(), Error> {

@@ -14,11 +14,8 @@ use crate::model::{Kind, Name, Service};
 pub enum MemoryChoice {
     /// The creator's own space.
     Share,
-    /// A copy-on-write snapshot, the page at this address copied at once.
-    Snapshot {
-        /// 0: none.
-        prefault: u64,
-    },
+    /// A copy-on-write snapshot.
+    Snapshot,
     /// An image's, with this initial stack.
     Image(Start),
 }
@@ -176,9 +173,15 @@ pub struct SpawnPlan {
 }
 
 impl SpawnPlan {
+    /// Whether the child runs as soon as it is there; an image is started apart.
+    pub fn runs(&self) -> bool {
+        matches!(self.start, StartChoice::Run | StartChoice::RunAndRelease)
+            && self.first != FirstInstruction::Image
+    }
+
     /// fork: the plan that the others differ from.
     pub const FORK: SpawnPlan = SpawnPlan {
-        memory: MemoryChoice::Snapshot { prefault: 0 },
+        memory: MemoryChoice::Snapshot,
         files: FilesChoice::Copy,
         directory: DirectoryChoice::Copy,
         dispositions: DispositionChoice::Copy,

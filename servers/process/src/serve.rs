@@ -13,6 +13,7 @@ use crate::door::{linux, service, win32};
 use crate::exit::Ending;
 use crate::machine::Late;
 use crate::model::{Kind, LoadId, ProcessId, ThreadId};
+use crate::plan::SpawnPlan;
 use crate::{Machine, ProcessServer};
 
 type Reply<T> = Result<Answer<T>, ProcessError>;
@@ -81,9 +82,9 @@ impl ProcessServer {
 }
 
 impl<M: Machine> Server<M> for ProcessServer {
-    fn fork<'m>(&mut self, machine: &mut M, caller: &mut Caller, stack: Address) -> Reply<u32> {
+    fn fork<'m>(&mut self, machine: &mut M, caller: &mut Caller) -> Reply<u32> {
         let client = self.client(caller, access::SELF)?;
-        self.spawn(machine, client, &linux::fork(stack.0))
+        self.spawn(machine, client, &SpawnPlan::FORK)
             .map_err(linux_error)
     }
 

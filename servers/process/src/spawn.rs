@@ -5,9 +5,9 @@
 //! *Commit* takes the finished parts, cannot fail, and is the one point at which a child becomes
 //! visible: number, parent's children, group.
 //!
-//! The order of the reserve steps is Linux's as far as errors tell (LX-COPY-11, 13): dispositions,
-//! the thread with its tables and memory, numbers. Tables and memory are not the server's: one kernel
-//! call makes a thread with what it lives in, and they go with it.
+//! Tables and memory are not the server's: one kernel call makes a thread with what it lives in, and
+//! they go with it. A forked thread is reserved last, because that call lets it run too: nothing of
+//! what runs is ever taken back.
 
 use libipc::abi::{Handle, SlotFlags};
 
@@ -20,7 +20,7 @@ use crate::model::*;
 use crate::object::Object;
 use crate::pid::NoNumber;
 use crate::plan::*;
-use crate::{Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
+use crate::{Fork, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
 
 /// What a creation has reserved. Each field is one reference or object that somebody must take
 /// over: [`commit`](ProcessServer::commit) or [`release`](ProcessServer::release).
@@ -29,6 +29,10 @@ use crate::{Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
 pub struct Parts {
     pub(crate) dispositions: Option<DispositionsId>,
     pub(crate) thread: Option<ThreadId>,
+    /// The thread runs already.
+    runs: bool,
+    /// Where the child's number is still to be stored in the creator's memory.
+    parent_word: Option<u64>,
     pub(crate) number: Option<u32>,
     /// A second number, for the first thread of a Win32 process.
     pub(crate) first_tid: Option<u32>,
@@ -48,6 +52,22 @@ pub(crate) struct Reserving<'r, M: Machine> {
 
 fn full(_: Full) -> Errno {
     Errno::ENOMEM
+}
+
+fn table_share(files: FilesChoice) -> TableShare {
+    match files {
+        FilesChoice::Share => TableShare::Same,
+        FilesChoice::Copy | FilesChoice::Kept | FilesChoice::Inheritable => TableShare::Copy,
+        FilesChoice::Fresh => TableShare::Empty,
+    }
+}
+
+fn directory_share(directory: DirectoryChoice) -> TableShare {
+    match directory {
+        DirectoryChoice::Share => TableShare::Same,
+        DirectoryChoice::Copy | DirectoryChoice::At(_) => TableShare::Copy,
+        DirectoryChoice::Fresh => TableShare::Empty,
+    }
 }
 
 impl<M: Machine> Reserving<'_, M> {
@@ -73,46 +93,30 @@ impl<M: Machine> Reserving<'_, M> {
         Ok(())
     }
 
-    /// The thread, with memory and tables.
+    /// A record for the thread.
+    fn record(&mut self) -> Result<ThreadId, Errno> {
+        let thread = self.server.threads.insert(Thread::default());
+        let thread = thread.map_err(full)?;
+        self.parts.thread = Some(thread);
+        Ok(thread)
+    }
+
+    /// A thread without registers, with memory and tables.
     pub(crate) fn thread(
         &mut self,
         like: ThreadId,
-        first: &FirstInstruction,
         memory: MemoryShare,
         files: FilesChoice,
         directory: DirectoryChoice,
     ) -> Result<(), Errno> {
+        let thread = self.record()?;
         let shares = Shares {
             memory,
-            files: match files {
-                FilesChoice::Share => TableShare::Same,
-                FilesChoice::Copy | FilesChoice::Kept | FilesChoice::Inheritable => {
-                    TableShare::Copy
-                }
-                FilesChoice::Fresh => TableShare::Empty,
-            },
-            fs: match directory {
-                DirectoryChoice::Share => TableShare::Same,
-                DirectoryChoice::Copy | DirectoryChoice::At(_) => TableShare::Copy,
-                DirectoryChoice::Fresh => TableShare::Empty,
-            },
+            files: table_share(files),
+            fs: directory_share(directory),
         };
         let like = self.server.threads[like].handle;
-        let thread = self
-            .server
-            .threads
-            .insert(Thread::default())
-            .map_err(full)?;
-        self.parts.thread = Some(thread);
-        let made = match first {
-            FirstInstruction::AfterCall { stack } => {
-                self.machine
-                    .fork_thread(like, shares, thread.bits(), *stack)
-            }
-            FirstInstruction::Image | FirstInstruction::Function(_) => {
-                self.machine.create_thread(like, shares, thread.bits())
-            }
-        };
+        let made = self.machine.create_thread(like, shares, thread.bits());
         let handle = made.map_err(errno)?;
         self.server.threads[thread].handle = handle;
         // What the child is not to have is taken out of its copy before it runs.
@@ -136,18 +140,42 @@ impl<M: Machine> Reserving<'_, M> {
         Ok(())
     }
 
-    fn registers(&mut self, words: &Words) -> Result<(), Errno> {
-        let thread = self.parts.thread.ok_or(Errno::EINVAL)?;
-        let handle = self.server.threads[thread].handle;
-        if let Some(base) = words.thread_pointer {
-            self.machine
-                .set_thread_pointer(handle, base)
-                .map_err(|_| Errno::EPERM)?;
-        }
-        if let Some(address) = words.clear {
-            // A bad pointer is ignored, as Linux does when the time comes.
-            let _ = self.machine.set_clear_address(handle, address);
-        }
+    /// A thread that goes on where the creator waits. It runs as soon as it is there, unless something
+    /// is to be done first.
+    fn forked_thread(
+        &mut self,
+        thread: ThreadId,
+        (creator, process): (ThreadId, ProcessId),
+        plan: &SpawnPlan,
+        stack: u64,
+    ) -> Result<(), Errno> {
+        let words = &plan.words;
+        let number = self.parts.number.ok_or(Errno::EINVAL)?;
+        // One word goes with the thread. Where both see the same memory, it may be the parent's.
+        let shares_memory = plan.memory == MemoryChoice::Share;
+        let (word_at, parent_word) = match (words.child_tid, words.parent_tid) {
+            (None, Some(address)) if shares_memory => (Some(address), None),
+            words => words,
+        };
+        self.parts.parent_word = parent_word;
+        // A thread that joins a stopped process joins the stop (LX-THREAD-11).
+        let stopped =
+            plan.group == GroupChoice::Join && self.server.processes[process].life != Life::Running;
+        self.parts.runs = plan.start == StartChoice::Run && parent_word.is_none() && !stopped;
+        let fork = Fork {
+            like: self.server.threads[creator].handle,
+            label: thread.bits(),
+            copies_memory: !shares_memory,
+            copies_files: plan.files != FilesChoice::Share,
+            copies_fs: plan.directory != DirectoryChoice::Share,
+            stack,
+            thread_pointer: words.thread_pointer,
+            clear: words.clear,
+            word: word_at.map(|address| (address, number)),
+            runs: self.parts.runs,
+        };
+        let made = self.machine.fork_thread(&fork);
+        self.server.threads[thread].handle = made.map_err(errno)?;
         Ok(())
     }
 
@@ -242,7 +270,7 @@ impl ProcessServer {
     ) -> Result<Parts, Errno> {
         let memory = match plan.memory {
             MemoryChoice::Share => MemoryShare::Same,
-            MemoryChoice::Snapshot { prefault } => MemoryShare::Snapshot { prefault },
+            MemoryChoice::Snapshot => MemoryShare::Snapshot,
             MemoryChoice::Image(_) => MemoryShare::Image(template.space),
         };
         self.reserve_by(machine, template, |reserving| {
@@ -250,8 +278,13 @@ impl ProcessServer {
             if plan.group != GroupChoice::Join {
                 reserving.dispositions(process, plan.dispositions)?;
             }
-            reserving.thread(creator, &plan.first, memory, plan.files, plan.directory)?;
-            reserving.registers(&plan.words)?;
+            let forked = match plan.first {
+                FirstInstruction::AfterCall { stack } => Some((reserving.record()?, stack)),
+                FirstInstruction::Image | FirstInstruction::Function(_) => {
+                    reserving.thread(creator, memory, plan.files, plan.directory)?;
+                    None
+                }
+            };
             reserving.numbers(plan)?;
             if let GroupChoice::New(kind) = plan.group {
                 reserving.process(process, kind)?;
@@ -261,6 +294,9 @@ impl ProcessServer {
             }
             if let MemoryChoice::Image(start) = &plan.memory {
                 reserving.stack(creator, start)?;
+            }
+            if let Some((thread, stack)) = forked {
+                reserving.forked_thread(thread, (creator, process), plan, stack)?;
             }
             if plan.start == StartChoice::RunAndRelease {
                 reserving.reply()?;
@@ -345,7 +381,10 @@ impl ProcessServer {
             }
         };
         self.join_process(thread, process, tid);
-        self.write_words(machine, creator, thread, &plan.words, number);
+        if let Some(address) = parts.parent_word {
+            // An error of this store is ignored (LX-CLONE-14).
+            let _ = machine.write_word(self.threads[creator].handle, address, number);
+        }
         let record = &mut self.threads[thread];
         let handle = record.handle;
         if plan.start == StartChoice::RunAndRelease {
@@ -356,10 +395,7 @@ impl ProcessServer {
             };
             self.threads[creator].owed = Some((owed, parts.reply));
         }
-        let runs = matches!(plan.start, StartChoice::Run | StartChoice::RunAndRelease)
-            && plan.first != FirstInstruction::Image;
-        // A thread that joins a stopped process joins the stop (LX-THREAD-11).
-        if runs && self.processes[process].life == Life::Running {
+        if plan.runs() && !parts.runs && self.processes[process].life == Life::Running {
             machine.resume(handle);
         }
         number
@@ -409,22 +445,6 @@ impl ProcessServer {
         self.join_group(process, group);
         if let Some(parent) = parent {
             self.adopt(parent, process);
-        }
-    }
-
-    fn write_words<M: Machine>(
-        &mut self,
-        machine: &mut M,
-        creator: ThreadId,
-        child: ThreadId,
-        words: &Words,
-        tid: u32,
-    ) {
-        // Errors of these stores are ignored (LX-CLONE-14, 18).
-        for (address, thread) in [(words.parent_tid, creator), (words.child_tid, child)] {
-            if let Some(address) = address {
-                let _ = machine.write_word(self.threads[thread].handle, address, tid);
-            }
         }
     }
 }

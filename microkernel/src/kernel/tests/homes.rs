@@ -4,7 +4,9 @@
 use crate::memory::Ref;
 use crate::object::Thread;
 use crate::testkit::{DATA, Rig, pattern};
-use libipc::abi::{Access, Copies, Error, Handle, IpcCall, Protection, SlotFlags, initial};
+use libipc::abi::{
+    Access, Copies, Error, ForkFlags, Handle, IpcCall, Protection, SlotFlags, initial,
+};
 
 const FILES_SLOT: u64 = 5;
 
@@ -33,17 +35,23 @@ fn caller(rig: &mut Rig, pool: Handle) -> (Handle, Ref<Thread>) {
     (handle, thread)
 }
 
-/// Makes a thread like `like`, with the copies said and its parts from `like` itself.
-fn fork(rig: &mut Rig, pool: Handle, like: Handle, copies: Copies) -> Result<Handle, Error> {
-    let root = rig.root;
-    rig.thread_fork(root, pool, like, like, like, like, like, copies, 6, 0, DATA)
+/// Makes a thread like `like`, that stays suspended.
+fn fork(rig: &mut Rig, pool: Handle, like: Handle, flags: ForkFlags) -> Result<Handle, Error> {
+    rig.thread_fork(rig.root, pool, like, Handle::NONE, flags, 6, 0, 0, 0, 0, 0)
 }
+
+/// All that can be copied.
+const COPIES: ForkFlags = ForkFlags::COPY_SPACE
+    .union(ForkFlags::COPY_PRIVATE)
+    .union(ForkFlags::COPY_FILES)
+    .union(ForkFlags::COPY_FS)
+    .union(ForkFlags::PREFAULT);
 
 #[test]
 fn a_thread_made_like_another_shares_what_is_not_copied() {
     let mut rig = Rig::new(1024);
     let (like, thread) = caller(&mut rig, initial::POOL);
-    let child = fork(&mut rig, initial::POOL, like, Copies::empty()).unwrap();
+    let child = fork(&mut rig, initial::POOL, like, ForkFlags::empty()).unwrap();
     let child = rig.thread_of(child);
     rig.poke(child, DATA, b"after!");
     assert_eq!(rig.peek(thread, DATA, 6), b"after!");
@@ -56,7 +64,7 @@ fn a_thread_made_like_another_has_copies_of_its_own() {
     let mut rig = Rig::new(1024);
     let root = rig.root;
     let (like, thread) = caller(&mut rig, initial::POOL);
-    let handle = fork(&mut rig, initial::POOL, like, Copies::all()).unwrap();
+    let handle = fork(&mut rig, initial::POOL, like, COPIES).unwrap();
     let child = rig.thread_of(handle);
     rig.poke(child, DATA, b"after!");
     assert_eq!(rig.peek(thread, DATA, 6), b"before");
@@ -81,21 +89,8 @@ fn a_copy_of_no_table_is_an_empty_one_and_no_table_cannot_be_shared() {
     let root = rig.root;
     let (like, _) = caller(&mut rig, initial::POOL);
     let none = Handle::NONE;
-    let mut make = |copies| {
-        rig.thread_fork(
-            root,
-            initial::POOL,
-            like,
-            like,
-            like,
-            none,
-            like,
-            copies,
-            6,
-            0,
-            0,
-        )
-    };
+    let mut make =
+        |copies| rig.thread_create(root, initial::POOL, like, like, none, like, copies, 6, none);
     let child = make(Copies::FILES).unwrap();
     assert_eq!(make(Copies::empty()), Err(Error::BadHandle));
     assert_eq!(rig.table_next(root, child, 0).unwrap().0, u64::MAX);
@@ -110,7 +105,7 @@ fn a_thread_that_cannot_be_paid_for_leaves_nothing() {
     for limit in 0.. {
         let pool = rig.pool_create(root, initial::POOL, limit).unwrap();
         let before = rig.free();
-        match fork(&mut rig, pool, like, Copies::all()) {
+        match fork(&mut rig, pool, like, COPIES) {
             Ok(_) => break,
             Err(error) => assert_eq!(error, Error::NoMemory, "limit {limit}"),
         }

@@ -4,7 +4,9 @@ use crate::machine::Interrupt;
 use crate::memory::Ref;
 use crate::object::{State, Thread};
 use crate::testkit::{DATA, Rig, SCRATCH};
-use libipc::abi::{Access, Copies, Error, Handle, IpcCall, NEVER, Registers, initial};
+use libipc::abi::{
+    Access, Copies, Error, ForkFlags, Handle, IpcCall, NEVER, Registers, USER_END, initial,
+};
 
 const EXIT: u64 = 70;
 const FUTEX_WAIT: u64 = 96;
@@ -58,40 +60,14 @@ fn a_forked_thread_goes_on_behind_the_same_call_with_an_empty_message() {
     let (receiver, sender) = rig.endpoint(0, 0);
     let (handle, parent) = rig.thread_in(initial::POOL, 5);
     assert_eq!(
-        rig.thread_fork(
-            root,
-            initial::POOL,
-            handle,
-            initial::SPACE,
-            Handle::OWN_PRIVATE,
-            Handle::OWN_FILES,
-            Handle::OWN_FS,
-            Copies::empty(),
-            6,
-            0,
-            0
-        ),
+        fork(&mut rig, handle, ForkFlags::empty(), 0, [0; 4]),
         Err(Error::WrongState)
     );
     rig.fault(parent, crate::machine::Exception::NO_FPU, 0, 0);
     rig.message(parent, IpcCall::Call, sender, 64, [3; 8]);
     rig.message(root, IpcCall::Receive, receiver, 0, [0; 8]);
     for stack in [0, 0x9000] {
-        let child = rig
-            .thread_fork(
-                root,
-                initial::POOL,
-                handle,
-                initial::SPACE,
-                Handle::OWN_PRIVATE,
-                Handle::OWN_FILES,
-                Handle::OWN_FS,
-                Copies::empty(),
-                6,
-                stack,
-                0,
-            )
-            .unwrap();
+        let child = fork(&mut rig, handle, ForkFlags::empty(), stack, [0; 4]).unwrap();
         let child_thread = rig.thread_of(child);
         let (like, made) = (registers(&rig, parent), registers(&rig, child_thread));
         assert_eq!((made.rax, made.rdi, made.rsi), (0, 0, 0));
@@ -103,6 +79,118 @@ fn a_forked_thread_goes_on_behind_the_same_call_with_an_empty_message() {
         rig.run(child_thread);
     }
     assert_eq!(rig.state(parent), State::Answer);
+}
+
+/// Forks a thread in the root thread's surroundings. The words: base, clear address, where a word is
+/// stored, and the word.
+fn fork(
+    rig: &mut Rig,
+    like: Handle,
+    flags: ForkFlags,
+    stack: u64,
+    [base, clear, word_at, word]: [u64; 4],
+) -> Result<Handle, Error> {
+    let (root, pool, none) = (rig.root, initial::POOL, Handle::NONE);
+    rig.thread_fork(
+        root, pool, like, none, flags, 6, stack, base, clear, word_at, word,
+    )
+}
+
+/// A thread in the root thread's surroundings that waits in a call which the root thread received.
+fn waiting_caller(rig: &mut Rig) -> Handle {
+    let (receiver, sender) = rig.endpoint(0, 0);
+    let (handle, thread) = rig.thread_in(initial::POOL, 5);
+    rig.message(thread, IpcCall::Call, sender, 0, [0; 8]);
+    rig.message(rig.root, IpcCall::Receive, receiver, 0, [0; 8]);
+    handle
+}
+
+#[test]
+fn a_forked_thread_can_start_at_once_with_its_first_words_in_place() {
+    let mut rig = Rig::new(512);
+    let like = waiting_caller(&mut rig);
+    let flags = ForkFlags::START | ForkFlags::BASE;
+    let words = [0x1234_5678, DATA + 8, DATA + 2, 0x1_0000_0041];
+    let child = fork(&mut rig, like, flags, 0x9000, words).unwrap();
+    let thread = rig.thread_of(child);
+    assert_eq!(registers(&rig, thread).fs_base, 0x1234_5678);
+    // 32 bits at an address that need not be aligned.
+    assert_eq!(rig.peek(thread, DATA, 8), [0, 0, 0x41, 0, 0, 0, 0, 0]);
+    rig.run(thread);
+    rig.poke(thread, DATA + 8, &[0xff; 8]);
+    rig.thread_end(rig.root, child, 0).unwrap();
+    let expected = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+    let root = rig.root;
+    assert_eq!(rig.peek(root, DATA + 8, 8), expected, "cleared at its end");
+}
+
+#[test]
+fn the_word_of_a_fork_goes_to_the_new_threads_memory() {
+    let mut rig = Rig::new(512);
+    let root = rig.root;
+    let like = waiting_caller(&mut rig);
+    let flags = ForkFlags::COPY_SPACE | ForkFlags::PREFAULT;
+    let child = fork(&mut rig, like, flags, DATA + 4096, [0, 0, DATA, 7]).unwrap();
+    let child = rig.thread_of(child);
+    assert_eq!(rig.peek_word(child, DATA), 7);
+    assert_eq!(rig.peek_word(root, DATA), 0);
+}
+
+#[test]
+fn where_the_word_of_a_fork_cannot_be_stored_nothing_is() {
+    let mut rig = Rig::new(512);
+    let like = waiting_caller(&mut rig);
+    for nowhere in [1, 0x5000_0000, USER_END - 2, USER_END, u64::MAX - 1] {
+        for flags in [ForkFlags::START, ForkFlags::COPY_SPACE] {
+            fork(&mut rig, like, flags, 0, [0, 0, nowhere, 7]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_fork_with_bad_words_makes_no_thread() {
+    let mut rig = Rig::new(512);
+    let root = rig.root;
+    let like = waiting_caller(&mut rig);
+    let before = rig.free();
+    let flags = ForkFlags::BASE | ForkFlags::COPY_SPACE;
+    let bad = [[USER_END, 0, 0, 0], [0, 2, 0, 0], [0, USER_END, 0, 0]];
+    for words in bad {
+        let made = fork(&mut rig, like, flags, 0, words);
+        assert_eq!(made, Err(Error::InvalidArgument), "{words:x?}");
+    }
+    // Whoever may not write the memory cannot have it written, nor fork what it may not direct.
+    let rights = Access::MAKE_THREAD | Access::READ_MEMORY;
+    let pool = initial::POOL;
+    let space = rig.cap_derive(root, initial::SPACE, pool, 0, rights);
+    let space = space.unwrap();
+    let [private, files, fs] = [Handle::OWN_PRIVATE, Handle::OWN_FILES, Handle::OWN_FS];
+    let copies = Copies::empty();
+    let none = Handle::NONE;
+    let reader = rig
+        .thread_create(root, pool, space, private, files, fs, copies, 1, none)
+        .unwrap();
+    rig.thread_start(root, reader, 0x4000, 0x7000, 0).unwrap();
+    let (receiver, sender) = rig.endpoint(0, 0);
+    let thread = rig.thread_of(reader);
+    rig.message(thread, IpcCall::Call, sender, 0, [0; 8]);
+    rig.message(root, IpcCall::Receive, receiver, 0, [0; 8]);
+    for (word_at, expected) in [(DATA, Err(Error::AccessDenied)), (0, Ok(()))] {
+        let made = fork(&mut rig, reader, ForkFlags::empty(), 0, [0, 0, word_at, 7]);
+        assert_eq!(
+            made.map(|made| rig.thread_end(root, made, 1).unwrap()),
+            expected
+        );
+    }
+    let seen = Access::OBSERVE | Access::REGISTERS;
+    let watcher = rig.cap_derive(root, reader, pool, 0, seen).unwrap();
+    let made = fork(&mut rig, watcher, ForkFlags::empty(), 0, [0; 4]);
+    assert_eq!(made, Err(Error::AccessDenied));
+    for handle in [watcher, receiver, sender, space] {
+        rig.cap_close(root, handle).unwrap();
+    }
+    rig.thread_end(root, reader, 1).unwrap();
+    assert_eq!(rig.free(), before);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! fork, vfork, clone and clone3, with the checks of `docs/spec/linux-process.md` sections 2 and 3.
+//! vfork, clone and clone3, with the checks of `docs/spec/linux-process.md` sections 2 and 3.
 //!
 //! Both forms of clone are first brought to one record (LX-NAME-01). What Linux knows and this
 //! server does not yet (namespaces, pidfds, cgroups) is refused with the error of a Linux that was
@@ -86,16 +86,6 @@ struct Record {
     pidfd: u64,
     /// Number asked for, and how many levels it was asked for at.
     number: Option<(u32, u64)>,
-}
-
-/// fork. `stack` is a hint: the page that the child writes first.
-pub fn fork(stack: u64) -> SpawnPlan {
-    SpawnPlan {
-        memory: MemoryChoice::Snapshot {
-            prefault: user_page(stack),
-        },
-        ..SpawnPlan::FORK
-    }
 }
 
 /// vfork: only memory is shared (LX-VFORK-04), and the caller waits.
@@ -249,9 +239,7 @@ fn compile(record: Record, caller: CallerFacts) -> Result<SpawnPlan, Errno> {
     Ok(SpawnPlan {
         memory: match has(F::VM) {
             true => MemoryChoice::Share,
-            false => MemoryChoice::Snapshot {
-                prefault: user_page(record.stack.saturating_sub(1)),
-            },
+            false => MemoryChoice::Snapshot,
         },
         files: match has(F::FILES) {
             true => FilesChoice::Share,
@@ -289,7 +277,9 @@ fn compile(record: Record, caller: CallerFacts) -> Result<SpawnPlan, Errno> {
         words: Words {
             parent_tid: has(F::PARENT_SETTID).then_some(record.parent_tid),
             child_tid: has(F::CHILD_SETTID).then_some(record.child_tid),
-            clear: has(F::CHILD_CLEARTID).then_some(record.child_tid),
+            clear: has(F::CHILD_CLEARTID)
+                .then_some(record.child_tid)
+                .filter(can_be_cleared),
             thread_pointer: has(F::SETTLS).then_some(record.tls),
             number,
         },
@@ -297,13 +287,10 @@ fn compile(record: Record, caller: CallerFacts) -> Result<SpawnPlan, Errno> {
     })
 }
 
-/// The page of a user address, 0 if it is none. Only a hint, so a wrong one is dropped.
-fn user_page(address: u64) -> u64 {
-    if address < USER_END {
-        address & !(PAGE - 1)
-    } else {
-        0
-    }
+/// Whether the kernel can clear and wake a word there. A bad address is ignored, as Linux does when
+/// the time comes.
+fn can_be_cleared(address: &u64) -> bool {
+    address.is_multiple_of(4) && *address < USER_END
 }
 
 const _: () = assert!(SIGCHLD == 17);

@@ -672,6 +672,24 @@ fn lx_clone3_14_a_number_asked_for_must_be_one_and_be_free() {
 }
 
 #[test]
+fn lx_copy_11_a_bad_thread_pointer_wins_over_a_number_that_is_taken() {
+    let (mut world, caller) = program();
+    let space = world.space_of(caller);
+    let taken = world.identity(caller).pid;
+    world.fake.words(space).insert(0x5000, taken);
+    for (tls, errno) in [(0x7000, Errno::EEXIST), (u64::MAX, Errno::EPERM)] {
+        let record = Record {
+            set_tid: 0x5000,
+            set_tid_size: 1,
+            tls,
+            ..Record::new(SETTLS)
+        };
+        let result = world.clone3(caller, &record.bytes(80));
+        assert_eq!(result, Err(No::Errno(errno)));
+    }
+}
+
+#[test]
 fn lx_clone3_15_the_first_check_in_order_wins() {
     let (mut world, caller) = program();
     // Exit signal before the unreadable array; the array before the flags; the flags before 2.1.

@@ -6,8 +6,6 @@ use libipc::protocol::process::{CloneArguments, CreateProcess, Errno, Win32Error
 use crate::world::{No, START, World, outcome};
 
 const THREAD: u64 = 0x1_0900;
-/// SETTLS, PARENT_SETTID, CHILD_SETTID, CHILD_CLEARTID.
-const WORDS: u64 = 0x138_0000;
 const SIGCHLD: u64 = 17;
 
 /// Has `attempt` run with its first, second, ... fallible machine call failing, until it works.
@@ -98,7 +96,6 @@ fn a_thread_that_fails_at_any_step_leaves_nothing() {
 
 #[test]
 fn a_clone_that_copies_everything_and_fails_at_any_step_leaves_nothing() {
-    // A thread pointer that the kernel refuses is EPERM, a clear address that it refuses is nothing.
     for (flags, steps) in [(SIGCHLD, 1), (0x4000 | SIGCHLD, 2), (0x8000, 1)] {
         let clone = |world: &mut World, caller| {
             world.clone_with(
@@ -111,22 +108,6 @@ fn a_clone_that_copies_everything_and_fails_at_any_step_leaves_nothing() {
         };
         assert_eq!(fail_each_step(clone, ENOMEM), steps);
     }
-}
-
-#[test]
-fn lx_copy_11_a_thread_pointer_that_the_kernel_refuses_is_eperm() {
-    let (mut world, caller) = World::with_program();
-    let before = (world.server.figures(), world.fake.census());
-    world.fake.fallible = 0;
-    world.fake.fail_at = Some(2);
-    let arguments = CloneArguments {
-        flags: WORDS | SIGCHLD,
-        tls: 0x7000,
-        ..CloneArguments::default()
-    };
-    let result = world.clone_with(caller, arguments);
-    assert_eq!(result, Err(No::Errno(Errno::EPERM)));
-    assert_eq!((world.server.figures(), world.fake.census()), before);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::Start;
 use libipc::wire::ShortBody;
-use process_server::{Late, Machine, MemoryShare, Place, Shares, TableShare};
+use process_server::{Fork, Late, Machine, MemoryShare, Place, Shares, TableShare};
 
 /// A capability in a fake table: what it stands for, and its flags.
 pub type Slot = (u64, SlotFlags);
@@ -208,7 +208,7 @@ impl Fake {
     fn surroundings(&mut self, like: Surroundings, shares: Shares) -> Surroundings {
         let space = match shares.memory {
             MemoryShare::Same => like.space,
-            MemoryShare::Snapshot { .. } => {
+            MemoryShare::Snapshot => {
                 let copy = self.object(like.space).clone();
                 self.add(copy)
             }
@@ -302,18 +302,33 @@ impl Machine for Fake {
         Ok(self.new_thread(like, shares, label))
     }
 
-    fn fork_thread(
-        &mut self,
-        like: Handle,
-        shares: Shares,
-        label: u64,
-        stack: u64,
-    ) -> Result<Handle, Error> {
+    fn fork_thread(&mut self, fork: &Fork) -> Result<Handle, Error> {
         self.attempt("fork_thread")?;
-        let thread_pointer = self.thread_at(like).thread_pointer;
-        let handle = self.new_thread(like, shares, label);
+        let table = |copies| match copies {
+            true => TableShare::Copy,
+            false => TableShare::Same,
+        };
+        let shares = Shares {
+            memory: match fork.copies_memory {
+                true => MemoryShare::Snapshot,
+                false => MemoryShare::Same,
+            },
+            files: table(fork.copies_files),
+            fs: table(fork.copies_fs),
+        };
+        let thread_pointer = self.thread_at(fork.like).thread_pointer;
+        let handle = self.new_thread(fork.like, shares, fork.label);
         let made = self.thread_at(handle);
-        (made.stack, made.thread_pointer) = (stack, thread_pointer);
+        made.stack = fork.stack;
+        made.thread_pointer = fork.thread_pointer.unwrap_or(thread_pointer);
+        made.clear = fork.clear.unwrap_or_default();
+        made.suspends = u32::from(!fork.runs);
+        if let Some((address, word)) = fork.word
+            && address >= 4096
+        {
+            let space = self.thread_at(handle).within.space;
+            self.words(space).insert(address, word);
+        }
         Ok(handle)
     }
 
@@ -371,12 +386,6 @@ impl Machine for Fake {
         Ok(())
     }
 
-    fn set_thread_pointer(&mut self, thread: Handle, base: u64) -> Result<(), Error> {
-        self.attempt("set_thread_pointer")?;
-        self.thread_at(thread).thread_pointer = base;
-        Ok(())
-    }
-
     fn set_clear_address(&mut self, thread: Handle, address: u64) -> Result<(), Error> {
         self.attempt("set_clear_address")?;
         self.thread_at(thread).clear = address;
@@ -412,6 +421,7 @@ impl Machine for Fake {
     }
 
     fn write_word(&mut self, thread: Handle, address: u64, value: u32) -> Result<(), Error> {
+        self.log.push("write_word");
         if address < 4096 {
             return Err(Error::BadAddress);
         }
@@ -452,6 +462,7 @@ impl Machine for Fake {
     }
 
     fn resume(&mut self, thread: Handle) {
+        self.log.push("resume");
         let thread = self.thread_at(thread);
         assert!(thread.suspends > 0, "only what is suspended is resumed");
         thread.suspends -= 1;

@@ -102,6 +102,41 @@ fn fork_makes_one_kernel_call_that_can_fail_and_asks_no_other_server() {
 }
 
 #[test]
+fn a_pthread_is_one_kernel_call_and_runs_with_it() {
+    let (mut world, caller) = World::with_program();
+    world.fake.log.clear();
+    // What pthread_create asks for: SETTLS, PARENT_SETTID, CHILD_CLEARTID.
+    let arguments = CloneArguments {
+        flags: 0x3d_0f00,
+        stack: 0x8000,
+        parent_tid: 0x6000,
+        child_tid: 0x6000,
+        tls: 0x7000,
+    };
+    let tid = world.clone_with(caller, arguments).unwrap();
+    assert_eq!(std::mem::take(&mut world.fake.log), ["fork_thread"]);
+    let thread = world.fake.thread(world.newest()).unwrap().clone();
+    assert_eq!((thread.suspends, thread.clear), (0, 0x6000));
+    let space = world.space_of(caller);
+    assert_eq!(world.fake.words(space).get(&0x6000), Some(&tid));
+}
+
+#[test]
+fn a_child_does_not_run_before_its_number_is_in_its_parents_memory() {
+    let (mut world, caller) = World::with_program();
+    world.fake.log.clear();
+    let arguments = CloneArguments {
+        flags: 0x10_0000 | 17, // PARENT_SETTID, SIGCHLD
+        parent_tid: 0x6000,
+        ..CloneArguments::default()
+    };
+    world.clone_with(caller, arguments).unwrap();
+    let calls = std::mem::take(&mut world.fake.log);
+    assert_eq!(calls, ["fork_thread", "write_word", "resume"]);
+    assert_eq!(world.fake.thread(world.newest()).unwrap().suspends, 0);
+}
+
+#[test]
 fn lx_vfork_01_the_child_runs_in_the_callers_memory_and_only_the_caller_waits() {
     let (mut world, caller) = World::with_program();
     let (_, sibling) = thread(&mut world, caller);

@@ -3,7 +3,7 @@
 
 use libipc::abi::{Handle, SendCap, SlotFlags};
 use libipc::protocol::process::*;
-use libipc::wire::{Address, Received};
+use libipc::wire::Received;
 
 use crate::fake::Object;
 use crate::world::{No, Outcome, START, World, outcome};
@@ -488,15 +488,11 @@ fn w32_thr_14_an_ended_thread_is_not_suspended_and_resuming_it_is_0() {
 fn a_handle_cannot_be_used_for_calls_for_oneself() {
     let (mut world, creator) = World::with_program();
     let child = create(&mut world, creator, order(0));
-    let result = world
-        .client_with(creator, child.process, u32::MAX)
-        .fork(Address(0));
+    let result = world.client_with(creator, child.process, u32::MAX).fork();
     assert_eq!(outcome(result), Err(No::Denied));
-    let result = world
-        .client_with(creator, 0, access::INSPECT)
-        .fork(Address(0));
+    let result = world.client_with(creator, 0, access::INSPECT).fork();
     assert_eq!(outcome(result), Err(No::Denied));
-    let result = world.client_with(12345, 0, u32::MAX).fork(Address(0));
+    let result = world.client_with(12345, 0, u32::MAX).fork();
     assert_eq!(outcome(result), Err(No::Denied), "a label that is nobody's");
 }
 

@@ -3,9 +3,7 @@
 use libipc::abi::{Error, FaultMessage, Handle, SendCap, layout};
 use libipc::protocol::process::*;
 use libipc::protocol::startup::process::CLIENT_BADGE;
-use libipc::wire::{
-    Address, Body, CallError, Caller, LongBody, Received, Served, Transport, decode_answer,
-};
+use libipc::wire::{Body, CallError, Caller, LongBody, Received, Served, Transport, decode_answer};
 use process_server::{Machine, ProcessServer};
 
 use crate::fake::{Fake, FakeThread, Object, Surroundings};
@@ -243,7 +241,7 @@ impl World {
     }
 
     pub fn try_fork(&mut self, label: u64) -> Outcome<u32> {
-        outcome(self.client(label).fork(Address(0x7000_0000)))
+        outcome(self.client(label).fork())
     }
 
     /// vfork: the child's label; the parent waits.
