@@ -6,6 +6,7 @@
 //! which tests a program that died never came to.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -21,6 +22,9 @@ use crate::workspace;
 /// How long one test program may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+/// Where proptest takes its seed from. Set by the user, it repeats a run.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
 /// A program full of tests.
 struct TestProgram {
     /// The crate's name, with which its tests' names begin.
@@ -33,6 +37,11 @@ struct TestProgram {
 /// Runs the host tests whose names contain `filter`.
 pub fn run(filter: &str, report: &Report) -> Result<()> {
     let programs = build()?;
+    let seed = match std::env::var(SEED) {
+        Ok(seed) => seed,
+        Err(_) => RandomState::new().hash_one(()).to_string(),
+    };
+    eprintln!("xtask: the random host tests are those of {SEED}={seed}");
     let work = Mutex::new(programs.into_iter());
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..2)
@@ -41,7 +50,7 @@ pub fn run(filter: &str, report: &Report) -> Result<()> {
                     loop {
                         let next = work.lock().expect("taking work never panics").next();
                         let Some(program) = next else { return Ok(()) };
-                        run_program(&program, filter, report)?;
+                        run_program(&program, filter, &seed, report)?;
                     }
                 })
             })
@@ -97,7 +106,7 @@ fn cargo() -> Command {
     command
 }
 
-fn run_program(program: &TestProgram, filter: &str, report: &Report) -> Result<()> {
+fn run_program(program: &TestProgram, filter: &str, seed: &str, report: &Report) -> Result<()> {
     let mut waiting = list(program, filter)?;
     if waiting.is_empty() {
         return Ok(());
@@ -107,6 +116,7 @@ fn run_program(program: &TestProgram, filter: &str, report: &Report) -> Result<(
         .args(&waiting)
         .current_dir(&program.folder)
         .env("CARGO_MANIFEST_DIR", &program.folder)
+        .env(SEED, seed)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
