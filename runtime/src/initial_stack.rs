@@ -8,7 +8,7 @@
 //! The auxiliary vector says nothing of the image, which the creator does not know. A native program
 //! knows its own by its linker's symbols.
 
-use core::mem::MaybeUninit;
+use core::mem::{self, MaybeUninit};
 
 use libipc::abi::{PAGE_BYTES, layout};
 
@@ -20,6 +20,8 @@ mod auxiliary {
     pub const EXECUTED_NAME: u64 = 31;
 }
 
+/// Bytes in a word.
+const WORD: usize = size_of::<u64>();
 /// Words of the auxiliary vector.
 const VECTOR_WORDS: usize = 8;
 
@@ -27,173 +29,149 @@ const VECTOR_WORDS: usize = 8;
 pub const LIMIT: usize = 128 * 1024;
 
 /// The most that a stack takes beside that: count, two nulls, auxiliary vector, padding, last word.
-const OVERHEAD: usize = (3 + VECTOR_WORDS + 1) * 8 + 16;
+const OVERHEAD: usize = (3 + VECTOR_WORDS + 1) * WORD + 16;
 
-const _: () = assert!(LIMIT + OVERHEAD <= layout::INITIAL_STACK_BYTES as usize);
+/// Room for any stack, in bytes.
+pub const ROOM: usize = LIMIT + OVERHEAD;
 
-/// Size of the word behind the strings ([`layout::INITIAL_STACK_AT`]).
-const LAST_WORD: usize = 8;
+const _: () = assert!(ROOM <= layout::INITIAL_STACK_BYTES as usize);
 
 /// Why no stack could be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackError {
     /// Strings and pointers are more than [`LIMIT`] or than there is room for.
     TooBig,
-    /// A string holds a NUL, which would make two of it, or the strings are not those that were
-    /// counted.
+    /// A string holds a NUL, which would make two of it.
     Malformed,
 }
 
-/// Arguments or environment, which are gone through twice.
+/// Arguments or environment, which are gone through again if there was too little room.
 pub trait Strings<'s>: Iterator<Item = &'s [u8]> + Clone {}
 
 impl<'s, I: Iterator<Item = &'s [u8]> + Clone> Strings<'s> for I {}
 
-/// An empty argument list becomes one empty string (LX-EXEC-11).
-fn never_empty<'s>(arguments: impl Strings<'s>) -> impl Iterator<Item = &'s [u8]> {
-    let instead = match arguments.clone().next() {
-        None => Some(b"".as_slice()),
-        Some(_) => None,
-    };
-    arguments.chain(instead)
-}
-
-/// What a stack is to hold, counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contents {
-    arguments: usize,
-    environment: usize,
-    string_bytes: usize,
-}
-
-impl Contents {
-    /// Counts a program's strings.
-    pub fn count<'s>(
-        arguments: impl Strings<'s>,
-        environment: impl Strings<'s>,
-    ) -> Result<Contents, StackError> {
-        let mut contents = Contents {
-            arguments: 0,
-            environment: 0,
-            string_bytes: 0,
-        };
-        for string in never_empty(arguments) {
-            contents.arguments += 1;
-            contents.add(string)?;
-        }
-        for string in environment {
-            contents.environment += 1;
-            contents.add(string)?;
-        }
-        Ok(contents)
-    }
-
-    fn add(&mut self, string: &[u8]) -> Result<(), StackError> {
-        let bytes = self.string_bytes.checked_add(string.len() + 1);
-        self.string_bytes = bytes.ok_or(StackError::TooBig)?;
-        let pointers = 8 * (self.arguments + self.environment);
-        match self.string_bytes <= LIMIT.saturating_sub(pointers) {
-            true => Ok(()),
-            false => Err(StackError::TooBig),
-        }
-    }
-
-    fn words(&self) -> usize {
-        1 + self.arguments + 1 + self.environment + 1 + VECTOR_WORDS
-    }
-
-    /// How large the stack is, a multiple of 16. The initial stack pointer is that far below its end.
-    pub fn bytes(&self) -> usize {
-        (self.words() * 8 + self.string_bytes + LAST_WORD).next_multiple_of(16)
-    }
-
-    /// Builds the stack in the first [`bytes`](Self::bytes) bytes of `into`, for a place that ends at
-    /// address `end`, a multiple of 16. The strings are those that were counted.
-    pub fn build<'s, 'm>(
-        &self,
-        into: &'m mut [MaybeUninit<u8>],
-        end: u64,
-        arguments: impl Strings<'s>,
-        environment: impl Strings<'s>,
-    ) -> Result<&'m mut [u8], StackError> {
-        let bytes = self.bytes();
-        let memory = into.get_mut(..bytes).ok_or(StackError::TooBig)?;
-        let strings_end = bytes - LAST_WORD;
-        let strings_at = strings_end - self.string_bytes;
-        let mut writer = Writer {
-            memory,
-            end,
-            words: 0,
-            strings: strings_at,
-        };
-        writer.word(self.arguments as u64)?;
-        writer.strings(never_empty(arguments))?;
-        writer.strings(environment)?;
-        for (key, value) in [
-            (auxiliary::PAGE_BYTES, PAGE_BYTES),
-            (auxiliary::SECURE, 0),
-            (auxiliary::EXECUTED_NAME, writer.address_of(strings_at)),
-            (auxiliary::NULL, 0),
-        ] {
-            writer.word(key)?;
-            writer.word(value)?;
-        }
-        if writer.words != self.words() * 8 || writer.strings != strings_end {
-            return Err(StackError::Malformed);
-        }
-        writer.put(strings_end, &writer.address_of(0).to_le_bytes())?;
-        memory[self.words() * 8..strings_at].fill(MaybeUninit::new(0));
-        // SAFETY: the words were written without a gap from the beginning to their end, the strings
-        // from theirs to the last word (both ends were just checked), the last word, and zeros between
-        // words and strings.
-        Ok(unsafe { memory.assume_init_mut() })
-    }
-}
-
-/// Words from the bottom up, strings behind them.
-struct Writer<'m> {
-    memory: &'m mut [MaybeUninit<u8>],
-    /// Address of the memory's end.
+/// Builds a stack at the end of `room`, for a place that ends at address `end`, a multiple of 16.
+/// Returns the part that it takes, a multiple of 16 bytes: the initial stack pointer is that far below
+/// `end`.
+///
+/// Where the words begin is known when all strings were seen. Until then the strings grow down from the
+/// end of the room, and the words up from its beginning.
+pub fn build<'s, 'm>(
+    room: &'m mut [MaybeUninit<u8>],
     end: u64,
-    /// Where the next word goes.
-    words: usize,
-    /// Where the next string goes.
-    strings: usize,
+    mut arguments: impl Iterator<Item = &'s [u8]>,
+    environment: impl Iterator<Item = &'s [u8]>,
+) -> Result<&'m mut [u8], StackError> {
+    let size = room.len();
+    let strings_end = size.checked_sub(WORD).ok_or(StackError::TooBig)?;
+    let mut writer = Writer {
+        free: &mut room[..strings_end],
+        end: end - WORD as u64,
+    };
+    // In the place of the argument count.
+    writer.word(0)?;
+    // An empty argument list becomes one empty string (LX-EXEC-11).
+    let executed_name = writer.string(arguments.next().unwrap_or_default())?;
+    let count = 1 + writer.strings(arguments)?;
+    let pointers = count + writer.strings(environment)?;
+    for word in [
+        auxiliary::PAGE_BYTES,
+        PAGE_BYTES,
+        auxiliary::SECURE,
+        0,
+        auxiliary::EXECUTED_NAME,
+        executed_name,
+        auxiliary::NULL,
+        0,
+    ] {
+        writer.word(word)?;
+    }
+    let words_end = (1 + pointers + 2 + VECTOR_WORDS) * WORD;
+    let strings_at = words_end + writer.free.len();
+    if strings_end - strings_at + pointers * WORD > LIMIT {
+        return Err(StackError::TooBig);
+    }
+    let bytes = (words_end + size - strings_at).next_multiple_of(16);
+    let begin = size.checked_sub(bytes).ok_or(StackError::TooBig)?;
+    room[..WORD].write_copy_of_slice(&(count as u64).to_le_bytes());
+    room[strings_end..].write_copy_of_slice(&(end - bytes as u64).to_le_bytes());
+    room.copy_within(..words_end, begin);
+    room[begin + words_end..strings_at].fill(MaybeUninit::new(0));
+    // SAFETY: from `begin` on there are the words, which were written without a gap; zeros; the
+    // strings, without a gap likewise; and the last word.
+    Ok(unsafe { room[begin..].assume_init_mut() })
+}
+
+/// Words at the beginning of a room, strings at its end.
+struct Writer<'m> {
+    /// What is left between them.
+    free: &'m mut [MaybeUninit<u8>],
+    /// The address that its end will have.
+    end: u64,
 }
 
 impl Writer<'_> {
-    /// The address that a place in the memory will have.
-    fn address_of(&self, at: usize) -> u64 {
-        self.end - (self.memory.len() - at) as u64
-    }
-
-    /// Writes `bytes` at `at`; the place behind them.
-    fn put(&mut self, at: usize, bytes: &[u8]) -> Result<usize, StackError> {
-        let behind = at + bytes.len();
-        let place = self.memory.get_mut(at..behind);
-        place
-            .ok_or(StackError::Malformed)?
-            .write_copy_of_slice(bytes);
-        Ok(behind)
-    }
-
     fn word(&mut self, word: u64) -> Result<(), StackError> {
-        self.words = self.put(self.words, &word.to_le_bytes())?;
+        let free = mem::take(&mut self.free);
+        let (place, free) = free
+            .split_first_chunk_mut::<WORD>()
+            .ok_or(StackError::TooBig)?;
+        place.write_copy_of_slice(&word.to_le_bytes());
+        self.free = free;
         Ok(())
     }
 
-    /// Strings, a pointer to each of them, and a null.
-    fn strings<'s>(&mut self, strings: impl Iterator<Item = &'s [u8]>) -> Result<(), StackError> {
-        for string in strings {
-            if string.contains(&0) {
-                return Err(StackError::Malformed);
-            }
-            self.word(self.address_of(self.strings))?;
-            self.strings = self.put(self.strings, string)?;
-            self.strings = self.put(self.strings, &[0])?;
+    /// A string and a pointer to it; its address.
+    fn string(&mut self, string: &[u8]) -> Result<u64, StackError> {
+        let free = mem::take(&mut self.free);
+        let left = free.len().checked_sub(string.len() + 1);
+        let (free, place) = free.split_at_mut(left.ok_or(StackError::TooBig)?);
+        self.free = free;
+        self.end -= place.len() as u64;
+        let (place, nul) = place.split_at_mut(string.len());
+        nul.fill(MaybeUninit::new(0));
+        if !copy_without_nul(string, place) {
+            return Err(StackError::Malformed);
         }
-        self.word(0)
+        self.word(self.end)?;
+        Ok(self.end)
     }
+
+    /// Strings, a pointer to each of them, and a null; how many strings.
+    fn strings<'s>(
+        &mut self,
+        strings: impl Iterator<Item = &'s [u8]>,
+    ) -> Result<usize, StackError> {
+        let mut count = 0;
+        for string in strings {
+            self.string(string)?;
+            count += 1;
+        }
+        self.word(0)?;
+        Ok(count)
+    }
+}
+
+/// Copies a string to where there is room for it; false if there is a NUL in it.
+fn copy_without_nul(from: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
+    const LOW_BITS: u64 = u64::from_ne_bytes([0x01; WORD]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; WORD]);
+    let ((words, rest), (to, to_rest)) = (from.as_chunks::<WORD>(), to.as_chunks_mut::<WORD>());
+    for (bytes, to) in words.iter().zip(to) {
+        // A zero byte, and no word without one, borrows into its high bit.
+        let word = u64::from_ne_bytes(*bytes);
+        if word.wrapping_sub(LOW_BITS) & !word & HIGH_BITS != 0 {
+            return false;
+        }
+        to.write_copy_of_slice(bytes);
+    }
+    for (byte, to) in rest.iter().zip(to_rest) {
+        if *byte == 0 {
+            return false;
+        }
+        to.write(*byte);
+    }
+    true
 }
 
 #[cfg(test)]
@@ -201,19 +179,28 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
+    type Words<'a> = &'a [&'a [u8]];
+
+    fn build_in<'m>(
+        room: &'m mut [MaybeUninit<u8>],
+        end: u64,
+        arguments: Words,
+        environment: Words,
+    ) -> Result<&'m mut [u8], StackError> {
+        let environment = environment.iter().copied();
+        build(room, end, arguments.iter().copied(), environment)
+    }
+
     /// Builds in real memory, so that the pointers can be followed.
-    fn built(arguments: &[&[u8]], environment: &[&[u8]]) -> (Vec<u128>, *mut u64) {
-        let (arguments, environment) = (arguments.iter().copied(), environment.iter().copied());
-        let contents = Contents::count(arguments.clone(), environment.clone()).unwrap();
-        assert_eq!(contents.bytes() % 16, 0);
-        let mut memory = std::vec![0u128; contents.bytes() / 16];
-        let end = memory.as_ptr() as u64 + contents.bytes() as u64;
+    fn built(arguments: Words, environment: Words) -> (Vec<u128>, *mut u64) {
+        let mut memory = std::vec![0u128; 32];
+        let bytes = memory.len() * 16;
+        let end = memory.as_ptr() as u64 + bytes as u64;
         // SAFETY: the same memory as bytes, borrowed for this call only.
-        let slice = unsafe {
-            core::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), contents.bytes())
-        };
-        contents.build(slice, end, arguments, environment).unwrap();
-        let stack = memory.as_mut_ptr().cast();
+        let room = unsafe { core::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), bytes) };
+        let stack = build_in(room, end, arguments, environment).unwrap();
+        assert_eq!(stack.len() % 16, 0);
+        let stack = stack.as_mut_ptr().cast();
         (memory, stack)
     }
 
@@ -259,76 +246,62 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_written_and_none_beyond() {
-        for length in 0..20 {
+    fn every_byte_is_written_whatever_was_there() {
+        for length in 0..40 {
             let argument = std::vec![b'x'; length];
-            let arguments = [&argument[..]].into_iter();
-            let nothing = core::iter::empty();
-            let contents = Contents::count(arguments.clone(), nothing.clone()).unwrap();
             let mut twice = [0xa5, 0x5a].map(|byte| [MaybeUninit::new(byte); 256]);
-            let stacks = twice.each_mut().map(|memory| {
-                let built = contents.build(memory, 0x10000, arguments.clone(), nothing.clone());
-                built.unwrap().to_vec()
+            let stacks = twice.each_mut().map(|room| {
+                let stack = build_in(room, 0x10000, &[&argument], &[]).unwrap();
+                stack.to_vec()
             });
             assert_eq!(stacks[0], stacks[1]);
-            // SAFETY: all of it was filled.
-            let rest = twice.map(|memory| unsafe { memory[contents.bytes()].assume_init() });
-            assert_eq!(rest, [0xa5, 0x5a]);
-        }
-    }
-
-    #[test]
-    fn strings_that_are_not_those_that_were_counted_are_refused() {
-        let mut memory = [MaybeUninit::uninit(); 256];
-        let one: [&[u8]; 1] = [b"ab"];
-        let contents = Contents::count(one.into_iter(), core::iter::empty()).unwrap();
-        let others: [&[&[u8]]; 5] = [&[], &[b"a"], &[b"abc"], &[b"a", b""], &[b"ab", b"c"]];
-        for other in others {
-            let built = contents.build(
-                &mut memory,
-                0x10000,
-                other.iter().copied(),
-                core::iter::empty(),
-            );
-            assert_eq!(built, Err(StackError::Malformed), "{other:?}");
         }
     }
 
     #[test]
     fn a_string_with_a_nul_inside_is_refused() {
-        let mut memory = [MaybeUninit::uninit(); 256];
-        let bad: [&[u8]; 1] = [b"a\0b"];
-        let contents = Contents::count(bad.into_iter(), core::iter::empty()).unwrap();
-        assert_eq!(
-            contents.build(&mut memory, 0x10000, bad.into_iter(), core::iter::empty()),
-            Err(StackError::Malformed)
-        );
+        let mut room = [MaybeUninit::uninit(); 256];
+        for bad in [&b"\0"[..], b"a\0b", b"0123456789abcde\0", b"\x800123\0"] {
+            for arguments in [&[bad][..], &[b"a", bad]] {
+                let built = build_in(&mut room, 0x10000, arguments, &[]);
+                assert_eq!(built, Err(StackError::Malformed));
+            }
+            let built = build_in(&mut room, 0x10000, &[b"a"], &[bad]);
+            assert_eq!(built, Err(StackError::Malformed));
+        }
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
-        let one: [&[u8]; 1] = [b"a"];
-        let contents = Contents::count(one.into_iter(), core::iter::empty()).unwrap();
-        let mut memory = [MaybeUninit::uninit(); 256];
-        let room = &mut memory[..contents.bytes() - 1];
-        assert_eq!(
-            contents.build(room, 0x10000, one.into_iter(), core::iter::empty()),
-            Err(StackError::TooBig)
-        );
+    fn what_does_not_fit_is_refused_and_what_just_fits_is_not() {
+        for length in 0..40 {
+            let string = std::vec![b'x'; length];
+            let words: [&[u8]; 2] = [&string, b"y"];
+            let mut room = [MaybeUninit::uninit(); 256];
+            let bytes = build_in(&mut room, 0x10000, &words, &words).unwrap().len();
+            let whole = build_in(&mut room[..bytes], 0x10000, &words, &words);
+            assert_eq!(whole.map(|stack| stack.len()), Ok(bytes));
+            for less in 0..bytes {
+                let built = build_in(&mut room[..less], 0x10000, &words, &words);
+                assert_eq!(built, Err(StackError::TooBig), "{less} of {bytes}");
+            }
+        }
     }
 
     #[test]
     fn strings_and_pointers_have_a_limit() {
+        let mut room = std::vec![MaybeUninit::uninit(); 2 * ROOM];
+        let mut bytes = |arguments: Words, environment: Words| {
+            let end = 8 * ROOM as u64 / 16 * 16;
+            let built = build_in(&mut room, end, arguments, environment);
+            built.map(|stack| stack.len())
+        };
         let half = std::vec![b'x'; LIMIT / 2 - 9];
         let both = [&half[..]; 2];
-        let count = |arguments: &[&[u8]], environment: &[&[u8]]| {
-            Contents::count(arguments.iter().copied(), environment.iter().copied())
-        };
-        let most = count(&both, &[]).unwrap();
-        assert!(most.bytes() <= LIMIT + OVERHEAD);
-        assert_eq!(count(&both[..1], &both[1..]).unwrap().bytes(), most.bytes());
-        assert_eq!(count(&both, &[b""]), Err(StackError::TooBig));
+        let most = bytes(&both, &[]).unwrap();
+        assert!(most <= ROOM);
+        assert_eq!(bytes(&both[..1], &both[1..]), Ok(most));
+        assert_eq!(bytes(&both, &[b""]), Err(StackError::TooBig));
         let pointers: Vec<&[u8]> = std::vec![b""; LIMIT / 9 + 1];
-        assert_eq!(count(&[], &pointers), Err(StackError::TooBig));
+        assert_eq!(bytes(&[], &pointers), Err(StackError::TooBig));
     }
 }

@@ -20,7 +20,7 @@ use libipc::protocol::process::{
 use libipc::wire::{CallError, Connection, Received, ShortBody, decode_answer, encode};
 
 use crate::file::{self, directory};
-use crate::initial_stack::{Contents, StackError, Strings};
+use crate::initial_stack::{self, StackError, Strings};
 use crate::memory::Mapping;
 use crate::syscall;
 
@@ -432,7 +432,6 @@ pub struct Order<A, E> {
     /// A window on the image; none once the server has it. Closed with the order.
     image: Handle,
     name: [u8; 16],
-    contents: Contents,
     arguments: A,
     environment: E,
 }
@@ -455,28 +454,16 @@ impl<'s, A: Strings<'s>, E: Strings<'s>> Order<A, E> {
         environment: E,
     ) -> Result<Order<A, E>, Errno> {
         let image = file::image_from(directory, path).map_err(file_errno)?;
-        Order::of_image(image, path, arguments, environment)
+        Ok(Order::of_image(image, path, arguments, environment))
     }
 
     /// As [`Order::new`], with a window on the image that the caller has and gives away.
-    pub fn of_image(
-        image: Handle,
-        path: &[u8],
-        arguments: A,
-        environment: E,
-    ) -> Result<Order<A, E>, Errno> {
-        match Contents::count(arguments.clone(), environment.clone()) {
-            Ok(contents) => Ok(Order {
-                image,
-                name: name_of(path),
-                contents,
-                arguments,
-                environment,
-            }),
-            Err(error) => {
-                let _ = syscall::cap_close(image);
-                Err(stack_errno(error))
-            }
+    pub fn of_image(image: Handle, path: &[u8], arguments: A, environment: E) -> Order<A, E> {
+        Order {
+            image,
+            name: name_of(path),
+            arguments,
+            environment,
         }
     }
 
@@ -487,21 +474,22 @@ impl<'s, A: Strings<'s>, E: Strings<'s>> Order<A, E> {
         mapped: &mut Option<Mapping>,
         request: impl FnOnce(Start, SendCap) -> Result<T, CallError<ProcessError>>,
     ) -> Result<T, CallError<ProcessError>> {
-        let bytes = self.contents.bytes();
-        let mut small = [MaybeUninit::uninit(); SMALL_STACK];
-        let place = if bytes <= SMALL_STACK {
-            &mut small[..]
-        } else {
-            let pages = (bytes as u64).div_ceil(PAGE_BYTES);
-            let mapping = mapped.insert(Mapping::anonymous(pages)?);
-            // SAFETY: just mapped, and nobody else knows of it.
-            unsafe { mapping.as_uninit_slice() }
+        let build = |room| {
+            let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
+            initial_stack::build(room, layout::STACK_END, arguments, environment)
         };
-        let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
-        let stack = self
-            .contents
-            .build(place, layout::STACK_END, arguments, environment)
-            .map_err(|error| CallError::Refused(ProcessError::Linux(stack_errno(error))))?;
+        let mut small = [MaybeUninit::uninit(); SMALL_STACK];
+        let built = match build(&mut small[..]) {
+            Err(StackError::TooBig) => {
+                let pages = (initial_stack::ROOM as u64).div_ceil(PAGE_BYTES);
+                let mapping = mapped.insert(Mapping::anonymous(pages)?);
+                // SAFETY: just mapped, and nobody else knows of it.
+                build(unsafe { mapping.as_uninit_slice() })
+            }
+            built => built,
+        };
+        let stack =
+            built.map_err(|error| CallError::Refused(ProcessError::Linux(stack_errno(error))))?;
         let start = Start {
             name: self.name,
             stack: stack.as_ptr() as u64,
@@ -527,11 +515,11 @@ impl<A, E> Drop for Order<A, E> {
 
 /// A process's name: the last component of its image's path, cut to 15 bytes and filled with NULs.
 fn name_of(path: &[u8]) -> [u8; 16] {
-    let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let begin = path.iter().rposition(|byte| *byte == b'/');
+    let last = &path[begin.map_or(0, |slash| slash + 1)..];
+    let length = last.len().min(15);
     let mut name = [0; 16];
-    for (to, from) in name.iter_mut().zip(last.iter().take(15)) {
-        *to = *from;
-    }
+    name[..length].copy_from_slice(&last[..length]);
     name
 }
 
