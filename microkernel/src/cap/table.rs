@@ -40,12 +40,18 @@ const fn span(level: u8) -> u32 {
 
 type Page = [u64; 512];
 
+/// No page, which has no slots.
+const NO_SLOTS: (Frame, u32) = (Frame::from_number(0), 0);
+
 /// A capability table.
 pub struct CapTable {
     root: Option<Frame>,
     level: u8,
-    /// The root once more and how many slots it has, if it is a slot page: most tables are that small.
-    flat: (Frame, u32),
+    /// The page of the first slots and how many those are; none if it is not there. Most handles
+    /// name one of them, however large the table is.
+    first: (Frame, u32),
+    /// How many slots the root itself has: those of a slot page, or none.
+    root_slots: u32,
     /// It is being emptied or has been.
     ended: bool,
     /// Capabilities and threads that refer to it.
@@ -93,7 +99,8 @@ impl CapTable {
         CapTable {
             root: None,
             level: 0,
-            flat: (Frame::from_number(0), 0),
+            first: NO_SLOTS,
+            root_slots: 0,
             ended: false,
             holds: 1,
             pool,
@@ -104,10 +111,11 @@ impl CapTable {
 
     fn set_root(&mut self, root: Option<Frame>, level: u8) {
         (self.root, self.level) = (root, level);
-        self.flat = match root {
-            Some(frame) if level == 0 => (frame, SLOTS),
-            _ => (Frame::from_number(0), 0),
-        };
+        self.root_slots = 0;
+        if level == 0 {
+            self.first = root.map_or(NO_SLOTS, |frame| (frame, SLOTS));
+            self.root_slots = self.first.1;
+        }
     }
 
     fn capacity(&self) -> u32 {
@@ -153,7 +161,11 @@ impl<M: Machine> Memory<M> {
         pool: Ref<Pool>,
     ) -> Result<Ref<CapTable>, Error> {
         let &CapTable {
-            root, level, flat, ..
+            root,
+            level,
+            first,
+            root_slots,
+            ..
         } = self.get(table);
         if let Some(root) = root {
             self.frame_bump(root)?;
@@ -161,7 +173,8 @@ impl<M: Machine> Memory<M> {
         let copy = CapTable {
             root,
             level,
-            flat,
+            first,
+            root_slots,
             ..CapTable::new(pool)
         };
         match self.create(pool, copy) {
@@ -178,18 +191,18 @@ impl<M: Machine> Memory<M> {
     /// The slot with this number, if it is used.
     #[inline(always)]
     pub fn table_get(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
-        match index < self.get(table).flat.1 {
-            true => self.table_get_flat(table, index),
+        match index < self.get(table).first.1 {
+            true => self.table_get_first(table, index),
             false => self.table_get_deep(table, index),
         }
     }
 
-    /// The same for a table whose root is a slot page; else nothing.
+    /// The same if it is one of the first slots; else nothing.
     #[inline(always)]
-    pub fn table_get_flat(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
-        let (flat, slots) = self.get(table).flat;
+    pub fn table_get_first(&self, table: Ref<CapTable>, index: u32) -> Option<Slot> {
+        let (first, slots) = self.get(table).first;
         match index < slots {
-            true => self.slot_in(flat, index),
+            true => self.slot_in(first, index),
             false => None,
         }
     }
@@ -328,7 +341,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     ///
     /// As [`Memory::table_own_slot`].
-    #[inline]
+    #[inline(always)]
     pub fn table_free(
         &mut self,
         table: Ref<CapTable>,
@@ -505,7 +518,10 @@ impl<M: Machine> Memory<M> {
             level -= 1;
         }
         match above {
-            Some((parent, index)) => self.page_mut::<Page>(parent)[index] = 0,
+            Some((parent, index)) => {
+                self.page_mut::<Page>(parent)[index] = 0;
+                self.get_mut(table).first = NO_SLOTS;
+            }
             None => self.get_mut(table).set_root(None, 0),
         }
         if self.frame_drop(frame) == 0 {
@@ -549,9 +565,9 @@ impl<M: Machine> Memory<M> {
     /// The lowest free slot not below `from`.
     #[inline]
     fn table_find_free(&self, table: Ref<CapTable>, from: u32) -> Result<u32, Error> {
-        let (flat, slots) = self.get(table).flat;
+        let (first, slots) = self.get(table).first;
         if from < slots
-            && let Some(found) = self.free_slot_in(flat, from)
+            && let Some(found) = self.free_slot_in(first, from)
         {
             return Ok(found);
         }
@@ -642,9 +658,13 @@ impl<M: Machine> Memory<M> {
     /// The page of a slot, as the table's own.
     #[inline]
     fn own_slot_page(&mut self, table: Ref<CapTable>, index: u32) -> Result<Frame, Error> {
-        let (flat, slots) = self.get(table).flat;
-        if index < slots && self.record(flat).count() == 1 {
-            return Ok(flat);
+        let &CapTable {
+            first: (first, _),
+            root_slots,
+            ..
+        } = self.get(table);
+        if index < root_slots && self.record(first).count() == 1 {
+            return Ok(first);
         }
         self.own_slot_path(table, index)
     }
@@ -676,6 +696,9 @@ impl<M: Machine> Memory<M> {
             self.page_mut::<Page>(frame)[place] = child.number() as u64;
             self.note_word(frame, place);
             frame = child;
+        }
+        if index < SLOTS {
+            self.get_mut(table).first = (frame, SLOTS);
         }
         Ok(frame)
     }

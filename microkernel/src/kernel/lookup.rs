@@ -173,7 +173,7 @@ impl<M: Machine> Kernel<M> {
     fn object_bits(&self, thread: Ref<Thread>, handle: Handle, kind: Kind, needed: u32) -> Named {
         let table = self.memory.get(thread).tables[handle.table_bits()];
         if let Some(table) = table
-            && let Some(slot) = self.memory.table_get_flat(table, handle.index())
+            && let Some(slot) = self.memory.table_get_first(table, handle.index())
             && slot.generation == handle.generation_bits()
         {
             return self.named(thread, slot, kind, needed);

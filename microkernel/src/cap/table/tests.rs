@@ -14,8 +14,17 @@ fn node(memory: &mut Memory<FakeMachine>) -> Ref<Node> {
 }
 
 fn end(memory: &mut Memory<FakeMachine>, table: Ref<CapTable>, reap: &mut Nodes) {
-    while memory.table_empty_step(table, reap) {}
+    while memory.table_empty_step(table, reap) {
+        let (_, slots) = memory.get(table).first;
+        assert_eq!(slots, 0, "the first page goes first");
+    }
     memory.destroy(table);
+}
+
+/// The page of a table's first slots is known exactly if it is there.
+fn knows_its_first_page(memory: &Memory<FakeMachine>, table: Ref<CapTable>) -> bool {
+    let (frame, slots) = memory.get(table).first;
+    (slots > 0).then_some(frame) == memory.slot_page(table, 0)
 }
 
 fn put(memory: &mut Memory<FakeMachine>, table: Ref<CapTable>, from: u32, n: Ref<Node>) -> u32 {
@@ -234,8 +243,17 @@ proptest! {
                 }
                 _ => {}
             }
+            for (table, _) in &tables {
+                prop_assert!(knows_its_first_page(&memory, *table));
+            }
         }
         for (table, model) in &tables {
+            for index in (0..300).chain(130_000..132_100) {
+                let found = memory.table_get(*table, index);
+                let found = found.map(|slot| (slot.node, slot.flags.bits()));
+                let expected = model.get(&index).map(|&(number, flags)| (nodes[number], flags));
+                prop_assert_eq!(found, expected);
+            }
             prop_assert_eq!(&contents(&memory, *table, &nodes), model);
         }
         prop_assert!(reap.is_empty());
