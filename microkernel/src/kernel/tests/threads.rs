@@ -148,6 +148,29 @@ fn where_the_word_of_a_fork_cannot_be_stored_nothing_is() {
 }
 
 #[test]
+fn a_stack_pointer_that_points_nowhere_is_the_programs_affair() {
+    let mut rig = Rig::new(512);
+    let root = rig.root;
+    let like = waiting_caller(&mut rig);
+    let before = rig.free();
+    let flags = ForkFlags::COPY_SPACE | ForkFlags::PREFAULT;
+    for stack in [
+        1,
+        8,
+        9,
+        0x5000_0000,
+        USER_END,
+        USER_END + 8,
+        1 << 63,
+        u64::MAX,
+    ] {
+        let child = fork(&mut rig, like, flags, stack, [0; 4]).unwrap();
+        rig.thread_end(root, child, 1).unwrap();
+        assert_eq!(rig.free(), before, "{stack:#x}");
+    }
+}
+
+#[test]
 fn a_fork_with_bad_words_makes_no_thread() {
     let mut rig = Rig::new(512);
     let root = rig.root;
