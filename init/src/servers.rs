@@ -416,9 +416,9 @@ impl server::Handler for Guard {
     }
 
     /// A server that faults ends. Its receiver goes with it, so its clients learn of it.
-    fn fault(&mut self, caller: &mut Caller, words: [u64; 8]) {
+    fn fault(&mut self, caller: &mut Caller, words: [u64; 8]) -> Served {
         let Some((name, thread)) = self.servers.get(caller.badge as usize) else {
-            return;
+            return Served::Owed;
         };
         match FaultMessage::from_words(words) {
             Some(fault) => log::print(format_args!(
@@ -428,6 +428,7 @@ impl server::Handler for Guard {
             None => log::print(format_args!("init: the {name} server ends\n")),
         }
         let _ = syscall::thread_end(*thread, 0);
+        Served::Owed
     }
 }
 

@@ -38,9 +38,11 @@ pub trait Handler {
         let _ = (caller, body);
     }
 
-    /// A thread faulted. The handler keeps the reply, or drops it with the thread.
-    fn fault(&mut self, caller: &mut Caller, words: [u64; 8]) {
+    /// A thread faulted. With [`Served::Answered`] it goes on where it faulted; otherwise the handler
+    /// keeps the reply, or drops it with the thread.
+    fn fault(&mut self, caller: &mut Caller, words: [u64; 8]) -> Served {
         let _ = (caller, words);
+        Served::Owed
     }
 }
 
@@ -94,7 +96,12 @@ pub fn run(receiver: Handle, handler: &mut impl Handler) -> ! {
                 }
             }
             Some(MessageKind::Send) => handler.message(&mut caller, request.bytes()),
-            Some(MessageKind::Fault) => handler.fault(&mut caller, incoming.body),
+            Some(MessageKind::Fault) => {
+                answer.clear();
+                if handler.fault(&mut caller, incoming.body) == Served::Answered {
+                    answered = Some(0);
+                }
+            }
             Some(MessageKind::NoMoreSenders) => handler.no_more_senders(incoming.badge),
             Some(MessageKind::Cancel) => handler.cancel(incoming.label),
             Some(MessageKind::Notification) => handler.notified(incoming.body[0]),

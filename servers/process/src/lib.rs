@@ -38,6 +38,7 @@ pub mod spawn;
 pub mod wait;
 
 pub use machine::{Fork, Late, Machine, MemoryShare, Place, Shares, TableShare};
+pub use signal::Faulted;
 
 use alloc::collections::VecDeque;
 

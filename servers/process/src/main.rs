@@ -8,7 +8,9 @@ use libipc::abi::{
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
 use libipc::wire::{Caller, LongBody, Served, ShortBody};
-use process_server::{Fork, Late, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare};
+use process_server::{
+    Faulted, Fork, Late, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare,
+};
 use runtime::{log, server, syscall};
 
 runtime::server_entry!(run);
@@ -319,25 +321,27 @@ impl server::Handler for Shell {
         self.processes.cancel(&mut self.kernel, label);
     }
 
-    fn fault(&mut self, caller: &mut Caller, words: [u64; 8]) {
+    fn fault(&mut self, caller: &mut Caller, words: [u64; 8]) -> Served {
         let Some(fault) = FaultMessage::from_words(words) else {
-            return;
+            return Served::Owed;
         };
-        let ended = self.processes.fault(&mut self.kernel, caller.label, &fault);
+        let faulted = self.processes.fault(&mut self.kernel, caller.label, &fault);
         let FaultMessage {
             kind,
             address,
             instruction_pointer,
             ..
         } = fault;
-        match ended {
-            Some((pid, signal)) => log::print(format_args!(
+        match faulted {
+            Faulted::GoesOn => return Served::Answered,
+            Faulted::Ended { pid, signal } => log::print(format_args!(
                 "process {pid}: ended by signal {signal}: {kind:?} at {instruction_pointer:#x}, address {address:#x}\n"
             )),
-            None => log::print(format_args!(
+            Faulted::NoProcess => log::print(format_args!(
                 "no process: {kind:?} at {instruction_pointer:#x}, address {address:#x}\n"
             )),
         }
+        Served::Owed
     }
 }
 

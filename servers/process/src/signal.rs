@@ -6,11 +6,10 @@
 use libipc::abi::{FaultKind, FaultMessage};
 use libipc::protocol::process::Errno;
 
-use crate::Machine;
-use crate::ProcessServer;
 use crate::exit::Ending;
 use crate::image::Purpose;
 use crate::model::*;
+use crate::{Machine, Place, ProcessServer};
 
 /// A child has changed its state.
 pub const SIGCHLD: u32 = 17;
@@ -71,29 +70,54 @@ fn of_fault(kind: FaultKind) -> (u32, u32) {
     }
 }
 
+/// What became of a thread that faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faulted {
+    /// It can go on: what it lacked is there now.
+    GoesOn,
+    /// Its process ended by a signal.
+    Ended {
+        /// The process.
+        pid: u32,
+        /// The signal.
+        signal: u32,
+    },
+    /// It belongs to no process.
+    NoProcess,
+}
+
 impl ProcessServer {
-    /// A thread faulted. Its process ends, or the image that it loads is given up. Returns the PID
-    /// and the signal, for the log; `None` if no process is meant.
+    /// A thread faulted. Its process ends, or the image that it loads is given up, unless memory was
+    /// all that it lacked and there is some now.
     pub fn fault<M: Machine>(
         &mut self,
         machine: &mut M,
         label: u64,
         fault: &FaultMessage,
-    ) -> Option<(u32, u32)> {
-        if let Some(load) = self.loader(label) {
+    ) -> Faulted {
+        let load = self.loader(label);
+        let caller = self.caller(label);
+        let known = load.is_some() || caller.is_some();
+        let lacks_memory = fault.kind == FaultKind::OutOfMemory;
+        if known && lacks_memory && self.make_room(machine, Place::default()) {
+            return Faulted::GoesOn;
+        }
+        if let Some(load) = load {
             let errno = match fault.kind {
                 FaultKind::OutOfMemory => Errno::ENOMEM,
                 _ => Errno::ENOEXEC,
             };
             self.load_failed(machine, load, errno);
-            return None;
+            return Faulted::NoProcess;
         }
-        let (_, process) = self.caller(label)?;
+        let Some((_, process)) = caller else {
+            return Faulted::NoProcess;
+        };
         let pid = self.processes[process].pid;
         let (signal, code) = of_fault(fault.kind);
         // A forced signal is not stopped by dispositions, nor by being PID 1 (LX-SIG-17).
         self.end_process(machine, process, Ending::forced(signal, code));
-        Some((pid, signal))
+        Faulted::Ended { pid, signal }
     }
 
     /// kill (LX-SIG-01, 02).

@@ -55,6 +55,7 @@ tests::suite! {
     faults_end_a_process_with_their_signals,
     images_that_a_program_made_itself_cost_nothing_once_they_are_gone,
     an_image_cannot_be_taken_from_others,
+    a_program_gets_the_memory_that_is_kept_for_images_before_it_ends_for_want_of_it,
 }
 
 const SIGCHLD: u32 = 17;
@@ -771,21 +772,26 @@ fn image_of_zeroes(pages: u64) -> Result<(runtime::memory::Mapping, Handle), Fai
     Ok((file, window))
 }
 
-fn images_that_a_program_made_itself_cost_nothing_once_they_are_gone() -> Outcome {
+/// Runs such an image, whose program faults at once.
+fn run_image_of_zeroes(pages: u64) -> Outcome {
     let stack = [0u64; 16];
     let start = Start {
         name: [0; 16],
         stack: (&raw const stack).addr() as u64,
         stack_bytes: size_of_val(&stack) as u64,
     };
+    let (_file, window) = image_of_zeroes(pages)?;
+    let pid = client()
+        .spawn(start, SendCap::moved(window))
+        .map_err(errno)?;
+    wait(pid as i32, 0)?;
+    Ok(())
+}
+
+fn images_that_a_program_made_itself_cost_nothing_once_they_are_gone() -> Outcome {
     let mut before = 0;
     for round in 0..20 {
-        let (file, window) = image_of_zeroes(890)?;
-        let pid = client()
-            .spawn(start, SendCap::moved(window))
-            .map_err(errno)?;
-        wait(pid as i32, 0)?; // it faults
-        drop(file);
+        run_image_of_zeroes(890)?;
         let (_, used) = syscall::pool_status(slots::POOL)?;
         match round {
             0 => before = used,
@@ -806,5 +812,24 @@ fn an_image_cannot_be_taken_from_others() -> Outcome {
     let again = file::image(own_path())?;
     runtime::memory::Mapping::window(again, libipc::abi::Protection::READ)?;
     in_child(|| exec_self(b"variable", 0))?;
+    Ok(())
+}
+
+fn a_program_gets_the_memory_that_is_kept_for_images_before_it_ends_for_want_of_it() -> Outcome {
+    run_image_of_zeroes(200)?; // small enough to be kept
+    let (_, before) = syscall::pool_status(slots::POOL)?;
+    let pid = child(|| {
+        const PAGES: u64 = 1 << 24; // more than there is
+        let all = runtime::memory::Mapping::anonymous(PAGES)?;
+        for page in 0..PAGES {
+            // SAFETY: ours alone.
+            unsafe { ((all.address() + page * 4096) as *mut u8).write_volatile(1) };
+        }
+        Ok(())
+    })?;
+    let status = wait(pid as i32, 0)?.status;
+    check_eq!(ending_signal(status), Some(SIGKILL));
+    let (_, after) = syscall::pool_status(slots::POOL)?;
+    check!(after + 200 <= before);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use libipc::abi::{FaultKind, FaultMessage, SlotFlags};
 use libipc::protocol::process::{CloneArguments, Errno};
+use process_server::Faulted;
 
 use crate::fake::Object;
 use crate::world::{No, STACK_POINTER, World};
@@ -327,7 +328,7 @@ fn lx_thread_08_a_fault_of_one_thread_ends_the_process() {
             code: 0,
         };
         let told = world.fault(second, &fault);
-        assert_eq!(told, Some((pid, signal)));
+        assert_eq!(told, Faulted::Ended { pid, signal });
         assert_eq!(world.wait(top, -1, 0), Ok((pid, signal)));
     }
 }
@@ -513,7 +514,7 @@ fn a_loader_that_crashes_is_a_failed_exec() {
     let loader = world.exec(main);
     let words = [1, 0, 0, 0, 0, 0, 0, 0];
     let fault = FaultMessage::from_words(words).unwrap();
-    assert_eq!(world.fault(loader, &fault), None);
+    assert_eq!(world.fault(loader, &fault), Faulted::NoProcess);
     assert_eq!(world.late::<()>(main), Some(Err(No::Errno(Errno::ENOEXEC))));
     assert_eq!((world.server.figures(), world.fake.census()), before);
 }
@@ -807,6 +808,36 @@ fn a_process_that_finds_no_memory_gets_that_of_templates() {
     assert!(world.try_fork(top).is_ok());
     world.fake.templates_take_all = false;
     assert_eq!(world.try_spawn(top), Err(No::Yet), "the template is gone");
+}
+
+#[test]
+fn a_fault_for_want_of_memory_ends_nobody_as_long_as_there_are_templates() {
+    let fault = FaultMessage {
+        kind: FaultKind::OutOfMemory,
+        address: 0x7000,
+        access: 1,
+        instruction_pointer: 0x40_1000,
+        stack_pointer: 0,
+        code: 0,
+    };
+    let (mut world, top) = World::with_image(1);
+    let (pid, child) = world.fork(top);
+    assert_eq!(world.fault(0xdead, &fault), Faulted::NoProcess);
+    assert!(world.try_spawn(top).is_ok(), "a stranger's is no reason");
+    assert_eq!(world.fault(child, &fault), Faulted::GoesOn);
+    let killed = Faulted::Ended { pid, signal: 9 };
+    assert_eq!(world.fault(child, &fault), killed, "nothing is left");
+    // A loader's is met in the same way.
+    assert_eq!(world.try_spawn(top), Err(No::Yet), "the template is gone");
+    let loader = world.newest();
+    assert_eq!(world.loaded(loader), Err(No::Yet));
+    world.late::<u32>(top).unwrap().unwrap();
+    world.image = 2;
+    assert_eq!(world.try_spawn(top), Err(No::Yet));
+    let loader = world.newest();
+    assert_eq!(world.fault(loader, &fault), Faulted::GoesOn);
+    assert_eq!(world.loaded(loader), Err(No::Yet));
+    world.late::<u32>(top).unwrap().unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use libipc::abi::{Error, FaultMessage, Handle, SendCap, layout};
 use libipc::protocol::process::*;
 use libipc::protocol::startup::process::CLIENT_BADGE;
 use libipc::wire::{Body, CallError, Caller, LongBody, Received, Served, Transport, decode_answer};
-use process_server::{Machine, ProcessServer};
+use process_server::{Faulted, Machine, ProcessServer};
 
 use crate::fake::{Fake, FakeThread, Object, Surroundings};
 
@@ -209,7 +209,7 @@ impl World {
     }
 
     /// A thread faulted.
-    pub fn fault(&mut self, label: u64, fault: &FaultMessage) -> Option<(u32, u32)> {
+    pub fn fault(&mut self, label: u64, fault: &FaultMessage) -> Faulted {
         let label = self.fake.label(label);
         self.server.fault(&mut self.fake, label, fault)
     }
