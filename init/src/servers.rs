@@ -194,6 +194,7 @@ impl Maker<'_> {
             Copies::empty(),
             label,
             exceptions,
+            0,
         )
         .r#for("a server's thread")?;
         for handle in [space, files, fs, exceptions] {
@@ -449,6 +450,7 @@ fn watch(guard: Handle, servers: Vec<(&'static str, Handle)>) -> Result<(), Fail
         Copies::empty(),
         u64::MAX,
         Handle::NONE,
+        0,
     )
     .r#for("the guard")?;
     let entry = guard_main as extern "C" fn(_) -> _;

@@ -148,9 +148,9 @@ macro_rules! syscalls {
         /// none) gets its faults. A label that is not the caller's own needs LABEL on the pool, or
         /// it is `AccessDenied`. Where a space or a table is named, so may be a thread: what that
         /// one has. Of the parts in `copies` the new thread gets a copy of its own, charged to the
-        /// pool: a snapshot of the space (which needs SNAPSHOT on it), a copy of the table (of
-        /// none: an empty one).
-        64 => thread_create(pool: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, copies: Copies, label: u64, exceptions: Handle) -> Handle;
+        /// pool: a snapshot of the space (which needs SNAPSHOT on it; the page at `prefault`, 0:
+        /// none, is copied at once), a copy of the table (of none: an empty one).
+        64 => thread_create(pool: Handle, space: Handle, private: Handle, files: Handle, fs: Handle, copies: Copies, label: u64, exceptions: Handle, prefault: u64) -> Handle;
         /// Makes a thread that continues where `like` waits in a call, as if that call had
         /// returned an empty message: same registers, FPU state, priority and exception endpoint.
         /// `stack` 0 keeps the stack pointer. It lives in what `like` lives in, or in copies of

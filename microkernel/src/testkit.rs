@@ -136,6 +136,7 @@ impl Rig {
                 Copies::empty(),
                 label,
                 none,
+                0,
             )
             .unwrap();
         self.thread_start(root, handle, CALL_SITE, 0x7000, 0)
@@ -169,6 +170,7 @@ impl Rig {
                 Copies::empty(),
                 label,
                 none,
+                0,
             )
             .unwrap();
         self.thread_start(root, handle, CALL_SITE, 0x7000, 0)

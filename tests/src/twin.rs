@@ -138,6 +138,7 @@ impl Twin {
             Copies::empty(),
             crate::own_label()?,
             self.exceptions,
+            0,
         )?;
         self.thread = Some(thread);
         Ok(())

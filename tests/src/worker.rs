@@ -46,6 +46,7 @@ impl<'f> Worker<'f> {
             Copies::empty(),
             crate::own_label()?,
             exceptions,
+            0,
         )?;
         syscall::thread_watch(thread, ended, 1)?;
         let worker = Worker {

@@ -23,6 +23,8 @@ struct Home {
     files: Handle,
     fs: Handle,
     copies: Copies,
+    /// The page of a snapshot to copy at once; 0: none.
+    prefault: u64,
 }
 
 /// The same, looked up and permitted.
@@ -33,7 +35,6 @@ struct Source {
     /// By [`TableSelector`]; `None`: an empty one.
     tables: [Option<Ref<CapTable>>; 3],
     copies: Copies,
-    /// The page of a snapshot to copy at once; 0: none.
     prefault: u64,
 }
 
@@ -83,6 +84,7 @@ impl<M: Machine> Kernel<M> {
         copies: Copies,
         label: u64,
         exceptions: Handle,
+        prefault: u64,
     ) -> Result<Handle, Stop> {
         let (pool, rights) = self.payer_of_thread(pool, label)?;
         let home = Home {
@@ -91,6 +93,7 @@ impl<M: Machine> Kernel<M> {
             files,
             fs,
             copies,
+            prefault,
         };
         let source = self.source(home)?;
         let exceptions = self.hold_sender(exceptions)?;
@@ -152,7 +155,7 @@ impl<M: Machine> Kernel<M> {
                 table(TableSelector::Fs, home.fs)?,
             ],
             copies,
-            prefault: 0,
+            prefault: home.prefault,
         })
     }
 

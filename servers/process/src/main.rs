@@ -98,6 +98,11 @@ fn done<T>(result: Result<T, Error>) {
 impl Machine for Kernel {
     fn create_thread(&mut self, like: Handle, shares: Shares, label: u64) -> Result<Handle, Error> {
         let (home, copies) = self.home(like, shares);
+        let prefault = match shares.memory {
+            // The initial stack will be copied there.
+            MemoryShare::Image(_) => layout::INITIAL_STACK_AT,
+            _ => 0,
+        };
         syscall::thread_create(
             own::JOB_POOL,
             home.space,
@@ -107,6 +112,7 @@ impl Machine for Kernel {
             copies,
             label,
             self.exceptions,
+            prefault,
         )
     }
 

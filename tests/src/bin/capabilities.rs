@@ -369,6 +369,7 @@ fn new_thread(space: Handle) -> Result<Handle, Error> {
         Copies::empty(),
         own_label()?,
         Handle::NONE,
+        0,
     )
 }
 
@@ -425,6 +426,7 @@ fn a_table_without_a_right_refuses_what_needs_it() -> Outcome {
         Copies::empty(),
         own_label()?,
         Handle::NONE,
+        0,
     );
     check_eq!(thread.map(drop), DENIED);
     let taken = syscall::table_take(no_use, 3)?;
@@ -443,6 +445,7 @@ fn a_process_cannot_give_a_thread_the_label_of_another() -> Outcome {
             Copies::empty(),
             label,
             Handle::NONE,
+            0,
         )
     };
     let own = own_label()?;

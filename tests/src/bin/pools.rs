@@ -140,6 +140,7 @@ fn make_one_of_each(pool: Handle) -> Outcome {
         Copies::empty(),
         own_label()?,
         sender,
+        0,
     )?;
     let child = syscall::pool_create(pool, 1)?;
     syscall::pool_destroy(child)?;

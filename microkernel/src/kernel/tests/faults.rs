@@ -31,6 +31,7 @@ fn guarded(
             Copies::empty(),
             50,
             exceptions,
+            0,
         )
         .unwrap();
     rig.thread_start(root, thread, 0x1234, 0x5678, 0).unwrap();
@@ -154,6 +155,7 @@ fn a_pool_at_its_limit_makes_an_out_of_memory_fault() {
             Copies::empty(),
             50,
             sender,
+            0,
         )
         .unwrap();
     rig.thread_start(root, handle, 0x1234, 0, 0).unwrap();

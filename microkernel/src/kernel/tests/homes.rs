@@ -89,11 +89,58 @@ fn a_copy_of_no_table_is_an_empty_one_and_no_table_cannot_be_shared() {
     let root = rig.root;
     let (like, _) = caller(&mut rig, initial::POOL);
     let none = Handle::NONE;
-    let mut make =
-        |copies| rig.thread_create(root, initial::POOL, like, like, none, like, copies, 6, none);
+    let mut make = |copies| {
+        rig.thread_create(
+            root,
+            initial::POOL,
+            like,
+            like,
+            none,
+            like,
+            copies,
+            6,
+            none,
+            0,
+        )
+    };
     let child = make(Copies::FILES).unwrap();
     assert_eq!(make(Copies::empty()), Err(Error::BadHandle));
     assert_eq!(rig.table_next(root, child, 0).unwrap().0, u64::MAX);
+}
+
+#[test]
+fn the_page_of_a_new_threads_snapshot_that_is_asked_for_is_there_at_once() {
+    let mut rig = Rig::new(1024);
+    let root = rig.root;
+    let (like, _) = caller(&mut rig, initial::POOL);
+    let none = Handle::NONE;
+    let untouched = DATA + 3 * 4096;
+    let copies = Copies::SPACE;
+    for (prefault, settled) in [(0, 1), (DATA, 0), (untouched, 0), (1 << 40, 1)] {
+        let at = if prefault == untouched {
+            prefault
+        } else {
+            DATA
+        };
+        let made = rig.thread_create(
+            root,
+            initial::POOL,
+            like,
+            like,
+            like,
+            like,
+            copies,
+            6,
+            none,
+            prefault,
+        );
+        let child = rig.thread_of(made.unwrap());
+        let before = rig.kernel.memory.statistics();
+        rig.poke(child, at, b"after!");
+        let after = rig.kernel.memory.statistics();
+        let count = after.page_copies + after.zero_fills - before.page_copies - before.zero_fills;
+        assert_eq!(count, settled, "{prefault:#x}");
+    }
 }
 
 #[test]
@@ -140,6 +187,7 @@ fn a_thread_gives_no_more_rights_on_its_space_than_its_maker_had() {
             copies,
             1,
             Handle::NONE,
+            0,
         )
         .unwrap();
     let denied = Err(Error::AccessDenied);
@@ -159,6 +207,7 @@ fn a_thread_gives_no_more_rights_on_its_space_than_its_maker_had() {
         all,
         1,
         Handle::NONE,
+        0,
     );
     assert_eq!(made, denied);
     // And nobody learns by a thread what it may not direct.
@@ -181,6 +230,7 @@ fn a_thread_gives_no_more_rights_on_its_space_than_its_maker_had() {
         copies,
         1,
         Handle::NONE,
+        0,
     );
     assert_eq!(made, denied);
     assert_eq!(rig.thread_table(root, watcher, initial::POOL, 0), denied);
@@ -330,7 +380,7 @@ fn a_thread_keeps_the_rights_to_its_space_that_it_was_made_with() {
     let none = Handle::NONE;
     let copies = Copies::PRIVATE | Copies::FILES | Copies::FS;
     let thread = rig
-        .thread_create(client, pool, theirs, none, none, none, copies, 5, none)
+        .thread_create(client, pool, theirs, none, none, none, copies, 5, none, 0)
         .unwrap();
     rig.cap_revoke(root, space).unwrap();
     let protection = Protection::READ;

@@ -20,6 +20,7 @@ fn make(rig: &mut Rig, pool: Handle, label: u64) -> Result<Handle, Error> {
         Copies::empty(),
         label,
         Handle::NONE,
+        0,
     )
 }
 

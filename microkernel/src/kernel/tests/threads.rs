@@ -191,7 +191,7 @@ fn a_fork_with_bad_words_makes_no_thread() {
     let copies = Copies::empty();
     let none = Handle::NONE;
     let reader = rig
-        .thread_create(root, pool, space, private, files, fs, copies, 1, none)
+        .thread_create(root, pool, space, private, files, fs, copies, 1, none, 0)
         .unwrap();
     rig.thread_start(root, reader, 0x4000, 0x7000, 0).unwrap();
     let (receiver, sender) = rig.endpoint(0, 0);
