@@ -274,7 +274,7 @@ impl ProcessServer {
         like: ThreadId,
     ) -> Result<(Place, ThreadId), Errno> {
         let place = machine.template().map_err(errno)?;
-        let loader = self.threads.insert(Thread::default());
+        let loader = self.threads.insert_with(Thread::default);
         let made = loader.map_err(|_| Errno::ENOMEM).and_then(|loader| {
             let shares = Shares {
                 memory: MemoryShare::Within(place.space),
@@ -413,7 +413,8 @@ impl ProcessServer {
                 process,
                 start,
             } => {
-                let parts = self.reserve_by(machine, template.place, |reserving| {
+                let mut parts = Parts::default();
+                self.reserve_by(machine, template.place, &mut parts, |reserving| {
                     reserving.dispositions(*process, DispositionChoice::Reset)?;
                     // The table is copied even if nobody shares it: what closes on exec is closed in
                     // the copy, where that may fail, and a failed exec has not touched the old one.
@@ -431,17 +432,17 @@ impl ProcessServer {
                 Ok(Late::Number(0))
             }
             Purpose::Create { creator, plan } => {
-                let parts = self.reserve(machine, *creator, plan, template.place)?;
-                let (thread, handles) = (parts.thread, parts.handles);
-                let number = self.commit(machine, *creator, plan, parts);
-                let created = self.created(plan, number, thread, handles);
+                let mut parts = Parts::default();
+                self.reserve(machine, *creator, plan, template.place, &mut parts)?;
+                let number = self.commit(machine, *creator, plan, &parts);
+                let created = self.created(plan, number, parts.thread, parts.handles);
                 if late != 0
                     && let Some(process) = self.pids.get(number).process
                 {
                     self.deliver_late(machine, process, late);
                 }
                 if let MemoryChoice::Image(start) = &plan.memory {
-                    self.start_image(machine, thread, template.entry, start);
+                    self.start_image(machine, parts.thread, template.entry, start);
                 }
                 Ok(created)
             }

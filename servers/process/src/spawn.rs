@@ -47,7 +47,7 @@ pub struct Parts {
 pub(crate) struct Reserving<'r, M: Machine> {
     server: &'r mut ProcessServer,
     machine: &'r mut M,
-    parts: Parts,
+    parts: &'r mut Parts,
 }
 
 fn full(_: Full) -> Errno {
@@ -95,7 +95,7 @@ impl<M: Machine> Reserving<'_, M> {
 
     /// A record for the thread.
     fn record(&mut self) -> Result<ThreadId, Errno> {
-        let thread = self.server.threads.insert(Thread::default());
+        let thread = self.server.threads.insert_with(Thread::default);
         let thread = thread.map_err(full)?;
         self.parts.thread = Some(thread);
         Ok(thread)
@@ -252,28 +252,31 @@ impl ProcessServer {
         creator: (ThreadId, ProcessId),
         plan: &SpawnPlan,
     ) -> Result<Answer<u32>, Errno> {
-        let parts = self.reserve(machine, creator, plan, Place::default())?;
-        let number = self.commit(machine, creator, plan, parts);
+        let mut parts = Parts::default();
+        self.reserve(machine, creator, plan, Place::default(), &mut parts)?;
+        let number = self.commit(machine, creator, plan, &parts);
         match plan.start {
             StartChoice::RunAndRelease => Ok(Answer::Later),
             _ => Ok(Answer::Now(number)),
         }
     }
 
-    /// Reserves all that the plan needs; `template` is where the image is, if the plan has one.
+    /// Reserves all that the plan needs, into `parts`; `template` is where the image is, if the plan
+    /// has one.
     pub(crate) fn reserve<M: Machine>(
         &mut self,
         machine: &mut M,
         (creator, process): (ThreadId, ProcessId),
         plan: &SpawnPlan,
         template: Place,
-    ) -> Result<Parts, Errno> {
+        parts: &mut Parts,
+    ) -> Result<(), Errno> {
         let memory = match plan.memory {
             MemoryChoice::Share => MemoryShare::Same,
             MemoryChoice::Snapshot => MemoryShare::Snapshot,
             MemoryChoice::Image(_) => MemoryShare::Image(template.space),
         };
-        self.reserve_by(machine, template, |reserving| {
+        self.reserve_by(machine, template, parts, move |reserving| {
             // A thread shares those of its process.
             if plan.group != GroupChoice::Join {
                 reserving.dispositions(process, plan.dispositions)?;
@@ -305,29 +308,51 @@ impl ProcessServer {
         })
     }
 
-    /// Reserves by `steps`; when one fails, what those before it have reserved is given back. Where
-    /// memory is short, they get another try without the templates that are not in use.
+    /// Reserves by `steps` into `parts`, which are empty; when one fails, what those before it have
+    /// reserved is given back.
     #[inline]
     pub(crate) fn reserve_by<M: Machine>(
         &mut self,
         machine: &mut M,
         in_use: Place,
+        parts: &mut Parts,
         steps: impl Fn(&mut Reserving<M>) -> Result<(), Errno>,
-    ) -> Result<Parts, Errno> {
+    ) -> Result<(), Errno> {
+        let done = steps(&mut Reserving {
+            server: self,
+            machine,
+            parts,
+        });
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) => self.reserve_again(machine, in_use, parts, steps, error),
+        }
+    }
+
+    /// The steps have failed. Where memory is short, they get another try without the templates that
+    /// are not in use.
+    #[cold]
+    fn reserve_again<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        in_use: Place,
+        parts: &mut Parts,
+        steps: impl Fn(&mut Reserving<M>) -> Result<(), Errno>,
+        mut error: Errno,
+    ) -> Result<(), Errno> {
         loop {
-            let mut reserving = Reserving {
-                server: self,
-                machine,
-                parts: Parts::default(),
-            };
-            let done = steps(&mut reserving);
-            let parts = reserving.parts;
-            let Err(error) = done else {
-                return Ok(parts);
-            };
-            self.release(machine, parts);
+            self.release(machine, core::mem::take(parts));
             if error != Errno::ENOMEM || !self.make_room(machine, in_use) {
                 return Err(error);
+            }
+            let done = steps(&mut Reserving {
+                server: self,
+                machine,
+                parts,
+            });
+            match done {
+                Ok(()) => return Ok(()),
+                Err(next) => error = next,
             }
         }
     }
@@ -363,7 +388,7 @@ impl ProcessServer {
         machine: &mut M,
         (creator, creator_process): (ThreadId, ProcessId),
         plan: &SpawnPlan,
-        parts: Parts,
+        parts: &Parts,
     ) -> u32 {
         let (Some(thread), Some(number)) = (parts.thread, parts.number) else {
             unreachable!("a finished reservation has a thread and a number");
