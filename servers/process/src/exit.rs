@@ -3,6 +3,7 @@
 //! Ends cause ends (a child's exit signal may kill its parent), so they are queued and carried out
 //! one after the other: the depth of the stack does not depend on anybody's family tree.
 
+use libipc::Handle;
 use libipc::protocol::process::Errno;
 
 use crate::machine::Late;
@@ -158,23 +159,24 @@ impl ProcessServer {
 
     /// The zombie is reported to its parent, or vanishes.
     fn tell_parent<M: Machine>(&mut self, machine: &mut M, id: ProcessId, status: u32) {
-        let process = &mut self.processes[id];
-        let (exit_signal, maker) = (process.exit_signal, process.maker);
-        let parent_execs = process.parent_execs;
+        let process = &self.processes[id];
         let Some(parent) = process.parent else {
-            process.event = Event::Ended(status);
+            self.processes[id].event = Event::Ended(status);
             return;
         };
+        let owner = &self.processes[parent];
         // LX-EXIT-11: an odd signal is not for a parent that has become another program.
-        let odd = parent_execs != self.processes[parent].execs;
-        let signal = match exit_signal {
+        let odd = process.parent_execs != owner.execs;
+        let signal = match process.exit_signal {
             0 | NO_SIGNAL.. => 0, // LX-CLONE-27
             _ if odd => SIGCHLD,
             signal => signal,
         };
+        let vanishes = self.vanishes(process, owner);
+        let maker = process.maker;
         if maker.is_some_and(|maker| self.keeps_result(id, maker)) {
             self.processes[id].event = Event::Ended(status);
-        } else if self.vanishes(id, parent) {
+        } else if vanishes {
             self.disown(id);
             self.bury(machine, id);
             self.wake_waiters(machine, parent);
@@ -200,14 +202,16 @@ impl ProcessServer {
     }
 
     /// Whether nobody waits for the end of this child (LX-WAIT-12, LX-KTHREAD-02, W32-EXIT-18).
-    fn vanishes(&self, id: ProcessId, parent: ProcessId) -> bool {
-        let (child, parent) = (&self.processes[id], &self.processes[parent]);
-        let ignores = parent.dispositions.is_some_and(|dispositions| {
-            self.dispositions[dispositions].ignored & 1 << (SIGCHLD - 1) != 0
-        });
+    #[inline]
+    fn vanishes(&self, child: &Process, parent: &Process) -> bool {
+        let ignores = || {
+            parent.dispositions.is_some_and(|dispositions| {
+                self.dispositions[dispositions].ignored & 1 << (SIGCHLD - 1) != 0
+            })
+        };
         !child.is_waitable()
             || parent.kind == Kind::ServiceRoot
-            || (ignores && child.exit_signal == SIGCHLD)
+            || (child.exit_signal == SIGCHLD && ignores())
     }
 
     /// Ends a thread that is a member of a process: what it waits for, whom it keeps waiting, its
@@ -218,7 +222,7 @@ impl ProcessServer {
             return;
         };
         thread.exit_code = code;
-        machine.end_thread(core::mem::replace(&mut thread.handle, libipc::Handle::NONE));
+        machine.end_thread(core::mem::replace(&mut thread.handle, Handle::NONE));
         let (owed, waiter) = (thread.owed.take(), thread.releases.take());
         let (tid, kept, notification) = (thread.tid, thread.handles > 0, thread.notification);
         let links = core::mem::take(&mut thread.sibling);
@@ -242,13 +246,18 @@ impl ProcessServer {
             machine.signal_end(notification);
         }
         if !kept {
-            self.forget_thread(machine, id);
+            self.forget_thread(machine, id, notification);
         }
     }
 
     /// The end of a record that nothing refers to.
-    pub(crate) fn forget_thread<M: Machine>(&mut self, machine: &mut M, id: ThreadId) {
-        let notification = self.threads[id].notification;
+    #[inline]
+    pub(crate) fn forget_thread<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        id: ThreadId,
+        notification: Handle,
+    ) {
         if notification.is_some() {
             machine.close(notification);
         }
@@ -395,10 +404,11 @@ impl ProcessServer {
             record.creator = None;
             record.exit_signal = SIGCHLD; // LX-EXIT-05
             let ended = record.life == Life::Ended;
+            let vanishes = |reaper: ProcessId| {
+                ended && self.vanishes(&self.processes[child], &self.processes[reaper])
+            };
             match reaper {
-                Some(reaper) if !(ended && self.vanishes(child, reaper)) => {
-                    self.adopt(reaper, child);
-                }
+                Some(reaper) if !vanishes(reaper) => self.adopt(reaper, child),
                 _ if ended => self.bury(machine, child),
                 _ => {}
             }
@@ -411,21 +421,28 @@ impl ProcessServer {
     /// The end of a process that has been told, or that nobody waits for. Its record stays as long
     /// as there are handles on it, and so does its number (W32-EXIT-18).
     pub(crate) fn bury<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
-        let process = &self.processes[id];
+        let process = &mut self.processes[id];
         let (pid, kept) = (process.pid, process.handles > 0);
-        self.leave_group(id);
+        let (group, links) = (process.group, core::mem::take(&mut process.member));
+        let notification = process.notification;
+        self.part_from_group(group, links);
         self.pids.update(pid, |entry| {
             entry.process = None;
             entry.reserved |= kept;
         });
         if !kept {
-            self.forget_process(machine, id);
+            self.forget_process(machine, id, notification);
         }
     }
 
     /// The end of a record that nothing refers to.
-    pub(crate) fn forget_process<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
-        let notification = self.processes[id].notification;
+    #[inline]
+    pub(crate) fn forget_process<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        id: ProcessId,
+        notification: Handle,
+    ) {
         if notification.is_some() {
             machine.close(notification);
         }

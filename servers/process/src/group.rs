@@ -5,7 +5,7 @@
 
 use libipc::protocol::process::Errno;
 
-use crate::list::List;
+use crate::list::{Links, List};
 use crate::model::*;
 use crate::{Machine, ProcessServer};
 
@@ -24,7 +24,13 @@ impl ProcessServer {
     #[inline]
     pub(crate) fn leave_group(&mut self, process: ProcessId) {
         let record = &mut self.processes[process];
-        let (id, links) = (record.group, core::mem::take(&mut record.member));
+        let (group, links) = (record.group, core::mem::take(&mut record.member));
+        self.part_from_group(group, links);
+    }
+
+    /// The group's part of it: what it had between these links is a member no more.
+    #[inline]
+    pub(crate) fn part_from_group(&mut self, id: GroupId, links: Links<Process>) {
         let group = &mut self.groups[id];
         group.members.detach(links);
         if group.members.first().is_none() {

@@ -184,8 +184,8 @@ impl ProcessServer {
                 process.handles = process.handles.saturating_sub(1);
                 let buried = process.life == Life::Ended && process.parent.is_none();
                 if process.handles == 0 && buried {
-                    let pid = process.pid;
-                    self.forget_process(machine, id);
+                    let (pid, notification) = (process.pid, process.notification);
+                    self.forget_process(machine, id, notification);
                     self.pids.release(pid);
                 }
             }
@@ -195,8 +195,8 @@ impl ProcessServer {
                 };
                 thread.handles = thread.handles.saturating_sub(1);
                 if thread.handles == 0 && thread.role == Role::Ended {
-                    let tid = thread.tid;
-                    self.forget_thread(machine, id);
+                    let (tid, notification) = (thread.tid, thread.notification);
+                    self.forget_thread(machine, id, notification);
                     self.pids.release(tid);
                 }
             }

@@ -215,6 +215,7 @@ impl ProcessServer {
     }
 
     /// A child has something to tell.
+    #[inline]
     pub(crate) fn report<M: Machine>(&mut self, machine: &mut M, child: ProcessId, event: Event) {
         let record = &mut self.processes[child];
         record.event = event;
@@ -222,19 +223,32 @@ impl ProcessServer {
         if let Some(parent) = record.parent
             && waitable
         {
-            // Whoever waits has found no news, so these are the first.
-            match self.waiter_for(parent, child) {
-                Some((place, thread, reply)) => {
-                    self.processes[parent].waiters.remove(place);
-                    self.threads[thread].owed = None;
-                    let waited = self.tell(machine, parent, child);
-                    machine.answer(reply, &Late::Waited(waited));
-                }
-                None => {
-                    self.processes[parent].ready.insert(order, child);
-                }
+            let owner = &mut self.processes[parent];
+            match owner.waiters.is_empty() {
+                true => owner.ready.insert(order, child),
+                false => self.report_to_waiters(machine, parent, child, order),
             }
-            self.wake_waiters(machine, parent);
+        }
+    }
+
+    fn report_to_waiters<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        parent: ProcessId,
+        child: ProcessId,
+        order: u64,
+    ) {
+        // Whoever waits has found no news, so these are the first.
+        match self.waiter_for(parent, child) {
+            Some((place, thread, reply)) => {
+                self.processes[parent].waiters.remove(place);
+                self.threads[thread].owed = None;
+                let waited = self.tell(machine, parent, child);
+                machine.answer(reply, &Late::Waited(waited));
+                self.wake_waiters(machine, parent);
+            }
+            // Nobody who waits has less to wait for.
+            None => self.processes[parent].ready.insert(order, child),
         }
     }
 
