@@ -109,17 +109,16 @@ impl<const TAIL: usize> Body<TAIL> {
         if end > Self::CAPACITY {
             return false;
         }
-        // Small numbers, which most bodies are made of, are one byte: too little for a copy.
-        if let ([byte], Some(place)) = (bytes, self.inline.get_mut(self.length)) {
-            *place = *byte;
-            self.length = end;
-            return true;
-        }
-        // SAFETY: the destination lies within this value (checked above), and `bytes` cannot
-        // overlap it because `self` is borrowed exclusively.
-        unsafe {
-            let start = (&raw mut *self).cast::<u8>().add(Self::START + self.length);
-            core::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len());
+        match (bytes, self.inline.get_mut(self.length..end)) {
+            // Small numbers, which most bodies are made of, are one byte or two: too little for a copy.
+            ([byte], Some([place])) => *place = *byte,
+            ([low, high], Some([first, second])) => (*first, *second) = (*low, *high),
+            // SAFETY: the destination lies within this value (checked above), and `bytes` cannot
+            // overlap it because `self` is borrowed exclusively.
+            _ => unsafe {
+                let start = (&raw mut *self).cast::<u8>().add(Self::START + self.length);
+                core::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len());
+            },
         }
         self.length = end;
         true
