@@ -160,6 +160,7 @@ impl<T: Default> Arena<T> {
     }
 
     /// Stores a value in a new slot.
+    #[cold]
     fn append(&mut self, make: impl FnOnce() -> T) -> Result<Id<T>, Full> {
         let index = self.slots.len() as u64;
         if index > INDEX_MASK {

@@ -87,9 +87,10 @@ impl ProcessServer {
             return;
         }
         self.ending = true;
-        self.end_one(machine, process, ending);
-        while let Some((process, ending)) = self.ends.pop_front() {
+        let mut next = Some((process, ending));
+        while let Some((process, ending)) = next {
             self.end_one(machine, process, ending);
+            next = self.ends.pop_front();
         }
         self.ending = false;
     }

@@ -34,12 +34,19 @@ impl ProcessServer {
         let group = &mut self.groups[id];
         group.members.detach(links);
         if group.members.first().is_none() {
-            let (number, session) = (group.number, group.session);
-            self.groups.discard(id);
-            self.pids.update(session, |entry| entry.session -= 1);
-            self.pids.update(number, |entry| entry.group = None);
+            self.end_group(id);
         }
         links.close(&mut self.processes, |process| &mut process.member);
+    }
+
+    #[cold]
+    fn end_group(&mut self, id: GroupId) {
+        let Group {
+            number, session, ..
+        } = self.groups[id];
+        self.groups.discard(id);
+        self.pids.update(session, |entry| entry.session -= 1);
+        self.pids.update(number, |entry| entry.group = None);
     }
 
     /// The group with this number. Group 0, in which PID 1 and 2 begin, has no entry among the

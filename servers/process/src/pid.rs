@@ -113,6 +113,7 @@ impl PidSpace {
 
     /// Drops the page of a number if nothing on it is taken. The cursor's page stays: the next number
     /// comes from there, and processes that come and go one by one must not make it anew each time.
+    #[inline]
     fn forget_unused(&mut self, number: u32) {
         let index = number as usize / PAGE;
         if index != self.last as usize / PAGE

@@ -6,6 +6,7 @@ use crate::model::*;
 
 impl ProcessServer {
     /// A set of dispositions with one user.
+    #[inline]
     pub(crate) fn new_dispositions(&mut self, ignored: u64) -> Result<DispositionsId, Full> {
         self.dispositions.insert(Dispositions { ignored, users: 1 })
     }
