@@ -39,10 +39,11 @@ fn names(kind: Kind) -> &'static [&'static str] {
         Kind::Window => &["read", "write", "execute"],
         Kind::Table => &["take", "put", "use"],
         Kind::Thread => &["control", "registers", "observe", "label"],
+        Kind::Reply => &["keep"],
         Kind::Notification => &["signal", "wait"],
         Kind::System => &["power", "log", "make-irq"],
         Kind::Receiver | Kind::Irq | Kind::IoPorts | Kind::PhysicalRange => &["use"],
-        Kind::Sender | Kind::Reply => &[],
+        Kind::Sender => &[],
     }
 }
 

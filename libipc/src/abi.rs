@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 pub const PAGE_BYTES: u64 = 4096;
 /// Bytes of a message body that travel in registers.
 pub const INLINE_BYTES: usize = 64;
+/// Which of the body registers names a reply, with [`IpcFlags::REPLY`].
+pub const REPLY_WORD: usize = 7;
+/// The longest body that leaves that register free, in bytes.
+pub const REPLY_BYTES: usize = REPLY_WORD * 8;
 /// Bytes of a message body that are copied from memory to memory behind the inline part.
 pub const TAIL_BYTES: usize = 4096;
 /// The longest body of one message, in bytes. More goes through a window.
@@ -251,7 +255,7 @@ pub enum Kind {
     Receiver = 6,
     /// The send side of an endpoint. Its access mask belongs to the server's protocol.
     Sender = 7,
-    /// The one-shot right to answer one call.
+    /// A place where a server keeps a call until it answers it, and the right to answer it.
     Reply = 8,
     /// A word of bits that can be waited for.
     Notification = 9,
@@ -345,6 +349,9 @@ bitflags! {
         /// Thread: read its state, be told of its end.
         const OBSERVE = 1 << 2;
 
+        /// Reply: keep a call in it. To answer what it keeps takes no right.
+        const KEEP = 1 << 0;
+
         /// Notification: signal it.
         const SIGNAL = 1 << 0;
         /// Notification: wait for it.
@@ -433,13 +440,13 @@ bitflags! {
 pub enum IpcCall {
     /// Sends to an endpoint and waits for the answer.
     Call = 1,
-    /// Answers the last received call, then waits at an endpoint.
+    /// Answers the last received call, or a kept one, then waits at an endpoint.
     ReplyReceive = 2,
     /// Waits at an endpoint.
     Receive = 3,
     /// Sends to an endpoint and goes on once it is received; there is no answer.
     Send = 4,
-    /// Answers: the last received call (handle [`Handle::NONE`]), or a kept reply.
+    /// Answers: the last received call (handle [`Handle::NONE`]), or what a reply keeps.
     Reply = 5,
 }
 
@@ -465,6 +472,12 @@ bitflags! {
         const DEADLINE = 1 << 0;
         /// Only the thread's death ends the wait; an interrupt stays pending (vfork).
         const KILLABLE_ONLY = 1 << 1;
+        /// The body register [`REPLY_WORD`] names a reply. With `receive` it keeps the last received
+        /// call, as `reply_keep` does; with `reply_receive`, whose body has at most [`REPLY_BYTES`]
+        /// and no capabilities then, it is the call that it keeps which is answered, and the last
+        /// received one is given up as `receive` does. If that cannot be done nothing happens; once
+        /// it is done, what fails is the receiving. Other calls do not look at it.
+        const REPLY = 1 << 2;
     }
 }
 

@@ -28,13 +28,13 @@ pub const IPC_CALLS: &[SyscallInfo] = &[
         number: 2,
         name: "reply_receive",
         signature: "(endpoint, message) -> message",
-        doc: "Answers the last received call and waits at the endpoint for the next.",
+        doc: "Answers the last received call, or with the flag REPLY a kept one, and waits at the endpoint for the next.",
     },
     SyscallInfo {
         number: 3,
         name: "receive",
         signature: "(endpoint) -> message",
-        doc: "Waits at an endpoint.",
+        doc: "Waits at an endpoint. The last received call is given up, or kept with the flag REPLY.",
     },
     SyscallInfo {
         number: 4,
@@ -46,7 +46,7 @@ pub const IPC_CALLS: &[SyscallInfo] = &[
         number: 5,
         name: "reply",
         signature: "(reply or none, message) -> ()",
-        doc: "Answers the last received call, or the call behind a kept reply.",
+        doc: "Answers the last received call, or the one that a reply keeps (`Gone`: it keeps none, or none any more).",
     },
 ];
 
@@ -203,8 +203,13 @@ macro_rules! syscalls {
         88 => endpoint_create(pool: Handle, keep_queued: u64) -> Handle;
         /// Delivers the notification's bits to whoever receives at the endpoint.
         89 => endpoint_bind(receiver: Handle, notification: Handle) -> ();
-        /// Moves the reply to the last received call into a slot, so that it can be answered later.
-        90 => reply_keep() -> Handle;
+        /// Makes a reply, which can keep one call at a time.
+        90 => reply_create(pool: Handle) -> Handle;
+        /// Keeps the last received call, to be answered later through the reply, which needs KEEP.
+        /// The reply can keep another when this one was answered or given up by its caller; its own
+        /// end gives it up. `WrongState` if no call is to be answered or the reply keeps one, `Gone`
+        /// if the caller has given it up.
+        100 => reply_keep(reply: Handle) -> ();
         /// Makes a notification. Bits in `sticky` stay set when they are taken.
         91 => notification_create(pool: Handle, sticky: u64) -> Handle;
         /// Sets bits and wakes waiters.

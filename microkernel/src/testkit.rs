@@ -14,7 +14,7 @@ use crate::object::device::{IoPorts, PhysicalRange};
 use crate::object::{State, Thread};
 use libipc::abi::{
     Access, Copies, Delivery, Error, Extended, ForkFlags, Handle, IpcCall, IpcFlags, Kind,
-    MessageKind, OpWord, Protection, SendCap, SlotFlags, TableSelector, initial,
+    MessageKind, OpWord, Protection, REPLY_WORD, SendCap, SlotFlags, TableSelector, initial,
 };
 use libipc::syscall::{ARGUMENTS, Argument, Values};
 use std::vec;
@@ -34,7 +34,7 @@ pub const RECEIVE: u64 = DATA + 0x4f40;
 pub const SCRATCH: u64 = DATA + 0x8000;
 
 /// The instruction behind which a thread is while it makes a call.
-const CALL_SITE: u64 = 0x1000;
+pub const CALL_SITE: u64 = 0x1000;
 
 /// What a message call brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -482,6 +482,34 @@ impl Rig {
             .cap_derive(root, receiver, initial::POOL, badge, access)
             .unwrap();
         (receiver, sender)
+    }
+
+    /// A reply of the root thread and those that share its table.
+    pub fn reply(&mut self) -> Handle {
+        self.reply_create(self.root, initial::POOL).unwrap()
+    }
+
+    /// Keeps the call that a thread received last in such a reply.
+    pub fn keep(&mut self, server: Ref<Thread>) -> Handle {
+        let reply = self.reply();
+        self.reply_keep(server, reply).unwrap();
+        reply
+    }
+
+    /// Lets a thread make a message call that names a reply.
+    pub fn message_naming(
+        &mut self,
+        thread: Ref<Thread>,
+        call: IpcCall,
+        handle: Handle,
+        reply: Handle,
+        length: usize,
+        word: u64,
+    ) {
+        let operation = OpWord::new(call, IpcFlags::REPLY, length, 0);
+        let mut body = [word; 8];
+        body[REPLY_WORD] = reply.0;
+        self.message_with(thread, operation, handle, None, body);
     }
 
     /// Frames that nobody holds.

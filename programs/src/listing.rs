@@ -120,6 +120,7 @@ impl Display for Rights {
                 (Access::OBSERVE, "observe"),
                 (Access::LABEL, "label"),
             ],
+            Some(Kind::Reply) => &[(Access::KEEP, "keep")],
             Some(Kind::Notification) => &[(Access::SIGNAL, "signal"), (Access::WAIT, "wait")],
             Some(Kind::Receiver | Kind::Irq | Kind::IoPorts | Kind::PhysicalRange) => {
                 &[(Access::USE, "use")]
@@ -129,7 +130,7 @@ impl Display for Rights {
                 (Access::LOG, "log"),
                 (Access::MAKE_IRQ, "irq"),
             ],
-            Some(Kind::Sender) | Some(Kind::Reply) | None => {
+            Some(Kind::Sender) | None => {
                 return write!(f, "{:#x}", self.access);
             }
         };

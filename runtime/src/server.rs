@@ -4,19 +4,29 @@
 //! taken by the handler or closed, and every capability that was to be handed over with an answer has
 //! either arrived or is closed.
 
+mod replies;
+
 use libipc::abi::{
     Error, Extended, Handle, INLINE_BYTES, IpcCall, IpcFlags, MESSAGE_CAPS, MessageKind, OpWord,
-    SendCap, TAIL_BYTES,
+    REPLY_WORD, SendCap, TAIL_BYTES,
 };
 use libipc::wire::{Body, Caller, LongBody, Served};
+
+pub use replies::Replies;
+use replies::Wait;
 
 use crate::syscall;
 
 /// What a server does with what arrives at its endpoint.
 pub trait Handler {
     /// A call. With [`Served::Answered`] the caller gets `answer` and `caller.gives`; with
-    /// [`Served::Owed`] the handler has kept the reply.
+    /// [`Served::Owed`] the handler keeps it ([`Replies::keep`]), or has ended the caller.
     fn request(&mut self, caller: &mut Caller, request: &[u8], answer: &mut LongBody) -> Served;
+
+    /// Its replies, if it answers some calls later.
+    fn replies(&mut self) -> Option<&mut Replies> {
+        None
+    }
 
     /// Nobody holds a sender with this badge any more.
     fn no_more_senders(&mut self, badge: u64) {
@@ -39,7 +49,7 @@ pub trait Handler {
     }
 
     /// A thread faulted. With [`Served::Answered`] it goes on where it faulted; otherwise the handler
-    /// keeps the reply, or drops it with the thread.
+    /// keeps the call, or gives it up, and with it the thread.
     fn fault(&mut self, caller: &mut Caller, words: [u64; 8]) -> Served {
         let _ = (caller, words);
         Served::Owed
@@ -47,8 +57,7 @@ pub trait Handler {
 }
 
 /// Serves `receiver` for ever.
-pub fn run(receiver: Handle, handler: &mut impl Handler) -> ! {
-    const RECEIVE: OpWord = OpWord::new(IpcCall::Receive, IpcFlags::empty(), 0, 0);
+pub fn run<H: Handler>(receiver: Handle, handler: &mut H) -> ! {
     let mut request = LongBody::new();
     let mut answer = LongBody::new();
     let mut extended = Extended {
@@ -57,50 +66,54 @@ pub fn run(receiver: Handle, handler: &mut impl Handler) -> ! {
         receive_bytes: TAIL_BYTES as u64,
         ..Extended::EMPTY
     };
-    // While there is an answer: how many of `extended.send_caps` go with it.
-    let mut answered: Option<usize> = None;
+    let mut wait = Wait::Receive;
+    // How many of `extended.send_caps` go with the loop's answer.
+    let mut gives = 0;
     loop {
-        let op = answered.map_or(RECEIVE, |gives| {
-            OpWord::new(
-                IpcCall::ReplyReceive,
-                IpcFlags::empty(),
-                answer.len(),
-                gives,
-            )
-        });
+        let (op, body) = match wait {
+            Wait::Receive => (operation(IpcCall::Receive, 0, 0), [0; 8]),
+            Wait::Keep(reply) => naming(reply, operation(IpcCall::Receive, 0, 0), [0; 8]),
+            Wait::Answer => (
+                operation(IpcCall::ReplyReceive, answer.len(), gives),
+                answer.words(),
+            ),
+            Wait::AnswerLate | Wait::AnswerKept(_) => {
+                let late = handler.replies().map(|replies| replies.late());
+                let (length, words) = late.map_or((0, [0; 8]), |late| (late.len(), late.words()));
+                let op = operation(IpcCall::ReplyReceive, length, 0);
+                match wait {
+                    Wait::AnswerKept(reply) => naming(reply, op, words),
+                    _ => (op, words),
+                }
+            }
+        };
         // SAFETY: `send` and `receive` are the tails of two bodies that outlive the call, with the
         // lengths given.
-        let incoming = unsafe { syscall::message(op, receiver, &mut extended, answer.words()) };
+        let incoming = unsafe { syscall::message(op, receiver, &mut extended, body) };
         if let Some(error) = incoming.delivery.error() {
-            if let Some(gives) = answered.take() {
+            // What was kept or answered late is settled: if its caller is gone nobody has to be told.
+            if wait == Wait::Answer {
                 undeliverable(error, &extended.send_caps[..gives]);
             }
+            wait = Wait::Receive;
             continue;
         }
-        answered = None;
         // SAFETY: the kernel filled the tail up to the delivered length.
         unsafe { request.set_delivered(incoming.body, incoming.delivery.length()) };
         let mut caller = Caller::new(incoming.label, incoming.badge, incoming.delivery.access());
         for handle in extended.received.iter().take(incoming.delivery.caps()) {
             let _ = caller.received.push(*handle);
         }
+        let mut served = Served::Owed;
         match incoming.delivery.kind() {
             Some(MessageKind::Call) => {
                 answer.clear();
-                let served = handler.request(&mut caller, request.bytes(), &mut answer);
-                if served == Served::Answered {
-                    for (place, cap) in extended.send_caps.iter_mut().zip(&caller.gives) {
-                        *place = *cap;
-                    }
-                    answered = Some(caller.gives.len());
-                }
+                served = handler.request(&mut caller, request.bytes(), &mut answer);
             }
             Some(MessageKind::Send) => handler.message(&mut caller, request.bytes()),
             Some(MessageKind::Fault) => {
                 answer.clear();
-                if handler.fault(&mut caller, incoming.body) == Served::Answered {
-                    answered = Some(0);
-                }
+                served = handler.fault(&mut caller, incoming.body);
             }
             Some(MessageKind::NoMoreSenders) => handler.no_more_senders(incoming.badge),
             Some(MessageKind::Cancel) => handler.cancel(incoming.label),
@@ -110,7 +123,29 @@ pub fn run(receiver: Handle, handler: &mut impl Handler) -> ! {
         for handle in caller.received.iter().filter(|handle| handle.is_some()) {
             let _ = syscall::cap_close(*handle);
         }
+        wait = match (handler.replies(), served) {
+            (Some(replies), served) => replies.wait(served),
+            (None, Served::Answered) => Wait::Answer,
+            (None, Served::Owed) => Wait::Receive,
+        };
+        if wait == Wait::Answer {
+            for (place, cap) in extended.send_caps.iter_mut().zip(&caller.gives) {
+                *place = *cap;
+            }
+            gives = caller.gives.len();
+        }
     }
+}
+
+const fn operation(call: IpcCall, length: usize, caps: usize) -> OpWord {
+    OpWord::new(call, IpcFlags::empty(), length, caps)
+}
+
+/// The same message, which names a reply.
+fn naming(reply: Handle, OpWord(operation): OpWord, mut body: [u64; 8]) -> (OpWord, [u64; 8]) {
+    const REPLY: u64 = (IpcFlags::REPLY.bits() as u64) << 8;
+    body[REPLY_WORD] = reply.0;
+    (OpWord(operation | REPLY), body)
 }
 
 /// An answer did not arrive. If the caller is gone there is nobody to tell; otherwise (its table is
@@ -121,16 +156,18 @@ fn undeliverable(error: Error, gives: &[SendCap]) {
         // SAFETY: no memory part.
         unsafe { syscall::message(op, Handle::NONE, core::ptr::null_mut(), [0; 8]) };
     }
-    for cap in gives {
-        if cap.options & SendCap::MOVE != 0 {
-            let _ = syscall::cap_close(cap.handle);
-        }
+    forget(gives);
+}
+
+/// Closes the capabilities that were to move with an answer that did not arrive.
+fn forget(gives: &[SendCap]) {
+    for cap in gives.iter().filter(|cap| cap.options & SendCap::MOVE != 0) {
+        let _ = syscall::cap_close(cap.handle);
     }
 }
 
-/// Answers the call behind a kept reply, and hands over `gives`. An error (the caller is gone) leaves
-/// nothing open: the reply and capabilities to be moved are closed.
-pub fn reply<const TAIL: usize>(
+/// Answers the last received call, or the one that `reply` keeps, and hands over `gives`.
+fn send<const TAIL: usize>(
     reply: Handle,
     answer: &mut Body<TAIL>,
     gives: &[SendCap],
@@ -152,12 +189,6 @@ pub fn reply<const TAIL: usize>(
     };
     match incoming.delivery.error() {
         None => Ok(()),
-        Some(error) => {
-            let _ = syscall::cap_close(reply);
-            for cap in gives.iter().filter(|cap| cap.options & SendCap::MOVE != 0) {
-                let _ = syscall::cap_close(cap.handle);
-            }
-            Err(error)
-        }
+        Some(error) => Err(error),
     }
 }

@@ -63,6 +63,15 @@ pub fn own_label() -> Result<u64, Error> {
     Ok(LABEL.load(Ordering::SeqCst))
 }
 
+/// Keeps the call that was received last in a new reply.
+pub fn keep() -> Result<Handle, Error> {
+    let reply = syscall::reply_create(slots::POOL)?;
+    syscall::reply_keep(reply).inspect_err(|_| {
+        let _ = syscall::cap_close(reply);
+    })?;
+    Ok(reply)
+}
+
 /// A deadline this many nanoseconds from now.
 pub fn after(nanoseconds: u64) -> Result<u64, Error> {
     Ok(syscall::clock()? + nanoseconds)

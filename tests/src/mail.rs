@@ -5,7 +5,7 @@
 
 use libipc::abi::{
     Delivery, Extended, FaultMessage, INLINE_BYTES, IpcCall, IpcFlags, MESSAGE_BYTES, MESSAGE_CAPS,
-    MessageKind, OpWord, SendCap, TAIL_BYTES,
+    MessageKind, OpWord, REPLY_WORD, SendCap, TAIL_BYTES,
 };
 use libipc::{Error, Handle};
 use runtime::syscall;
@@ -32,6 +32,8 @@ pub struct Mail {
     pub slots: Handle,
     /// How many bytes behind the inline part may come.
     pub room: usize,
+    /// The reply that the next call names.
+    pub names: Option<Handle>,
 }
 
 impl Default for Mail {
@@ -56,6 +58,7 @@ impl Mail {
             flags: IpcFlags::empty(),
             slots: Handle::NONE,
             room: TAIL_BYTES,
+            names: None,
         }
     }
 
@@ -105,6 +108,23 @@ impl Mail {
         self.exchange(IpcCall::Receive, receiver, &[], &[])
     }
 
+    /// Waits for a message; `reply` keeps the last received call.
+    pub fn keep_receive(&mut self, receiver: Handle, reply: Handle) -> Result<(), Error> {
+        self.names = Some(reply);
+        self.receive(receiver)
+    }
+
+    /// Answers the call that `reply` keeps and waits for the next message.
+    pub fn reply_kept_receive(
+        &mut self,
+        receiver: Handle,
+        reply: Handle,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        self.names = Some(reply);
+        self.reply_receive(receiver, bytes, &[])
+    }
+
     /// Answers the last received call, or a kept one.
     pub fn reply(&mut self, reply: Handle, bytes: &[u8], caps: &[SendCap]) -> Result<(), Error> {
         self.exchange(IpcCall::Reply, reply, bytes, caps)
@@ -142,8 +162,12 @@ impl Mail {
         let (front, tail) = bytes.split_at(bytes.len().min(INLINE_BYTES));
         inline[..front.len()].copy_from_slice(front);
         let (mine, _) = inline.as_chunks::<8>();
-        let words = core::array::from_fn(|index| u64::from_le_bytes(mine[index]));
+        let mut words = core::array::from_fn(|index| u64::from_le_bytes(mine[index]));
         let mut flags = self.flags;
+        if let Some(reply) = self.names.take() {
+            flags |= IpcFlags::REPLY;
+            words[REPLY_WORD] = reply.0;
+        }
         if self.deadline.is_some() {
             flags |= IpcFlags::DEADLINE;
         }

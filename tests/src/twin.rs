@@ -39,7 +39,7 @@ pub struct Twin {
     exceptions: Handle,
     code: Mapping,
     thread: Option<Handle>,
-    /// The kept right to let the faulted thread go on.
+    /// Keeps the fault that was told last, until the thread may go on.
     reply: Handle,
     mail: Mail,
 }
@@ -69,7 +69,7 @@ impl Twin {
             exceptions,
             code,
             thread: None,
-            reply: Handle::NONE,
+            reply: syscall::reply_create(slots::POOL)?,
             mail: Mail::new(),
         })
     }
@@ -149,7 +149,7 @@ impl Twin {
         self.mail.deadline = Some(crate::after(PATIENCE)?);
         self.mail.receive(self.handler)?;
         // Kept, because the test may receive from other twins before it answers.
-        self.reply = syscall::reply_keep()?;
+        syscall::reply_keep(self.reply)?;
         Ok(Fault {
             message: self.mail.fault().ok_or(Error::WrongKind)?,
             badge: self.mail.badge,
@@ -159,8 +159,7 @@ impl Twin {
 
     /// Lets the faulted thread go on and waits for its next fault.
     pub fn resume(&mut self) -> Result<Fault, Error> {
-        let reply = core::mem::replace(&mut self.reply, Handle::NONE);
-        self.mail.reply(reply, &[], &[])?;
+        self.mail.reply(self.reply, &[], &[])?;
         self.next_fault()
     }
 
@@ -175,10 +174,6 @@ impl Twin {
             syscall::thread_end(thread, 0)?;
             syscall::cap_close(thread)?;
         }
-        let reply = core::mem::replace(&mut self.reply, Handle::NONE);
-        if reply.is_some() {
-            syscall::cap_close(reply)?;
-        }
         Ok(())
     }
 }
@@ -187,7 +182,7 @@ impl Drop for Twin {
     fn drop(&mut self) {
         let _ = self.end();
         self.mail.deadline = Some(NEVER);
-        for handle in [self.exceptions, self.space, self.handler] {
+        for handle in [self.reply, self.exceptions, self.space, self.handler] {
             let _ = syscall::cap_close(handle);
         }
     }

@@ -13,7 +13,7 @@ use crate::cap::{CapTable, Fate, Node};
 use crate::machine::Machine;
 use crate::memory::{AnyRef, Ending, FutexKey, Intent, Pool, Progress, Ref, Space, Window};
 use crate::object::device::{IoPorts, Irq, PhysicalRange};
-use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread, Waiter};
+use crate::object::{Endpoint, Notification, Reply, State, Thread, Waiter};
 use core::sync::atomic::Ordering;
 use libipc::abi::{Error, Kind};
 
@@ -666,17 +666,5 @@ impl<M: Machine> Kernel<M> {
         };
         self.drop_object(kind, object);
         Ended::Unfinished
-    }
-
-    /// Makes an answer owed by a thread one that is kept.
-    pub(crate) fn keep_owed(&mut self, thread: Ref<Thread>) -> Result<Ref<Thread>, Error> {
-        match self.memory.get(thread).owed {
-            Owed::Nothing => Err(Error::WrongState),
-            Owed::Gone => {
-                self.memory.get_mut(thread).owed = Owed::Nothing;
-                Err(Error::Gone)
-            }
-            Owed::Caller(caller) => Ok(caller),
-        }
     }
 }

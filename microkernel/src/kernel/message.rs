@@ -1,16 +1,16 @@
 //! Sending, receiving and answering: the long way, which does everything.
 //!
 //! A message passes when its sender and a receiver meet. A call's sender then waits for the answer,
-//! held by the thread that received it or, once that was asked for, by a kept reply. The answer
+//! held by the thread that received it or, once that was asked for, by a reply. The answer
 //! comes from the server's registers in the same way; what is wrong on the caller's side is then
 //! the caller's loss and never stops the server.
 //!
-//! A call that is made again (because memory had to be asked of a pager) begins anew, so
-//! `reply_receive` turns into `receive` once its answer has been given.
+//! A call that is made again (because memory had to be asked of a pager) begins anew, so what
+//! answers and receives, or keeps and receives, turns into `receive` once its first part is done.
 
 use super::transfer::{MemoryPart, Meta, Trouble};
 use super::{Kernel, Stop};
-use crate::cap::{CapTable, Node, Slot};
+use crate::cap::Node;
 use crate::machine::{Machine, Next};
 use crate::memory::Ref;
 use crate::object::endpoint::End;
@@ -18,12 +18,11 @@ use crate::object::thread::{Holder, Unusual};
 use crate::object::{Endpoint, Owed, Reply, State, Thread};
 use libipc::abi::{
     Access, Delivery, Error, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind, MESSAGE_BYTES,
-    MESSAGE_CAPS, MessageKind, NEVER, OpWord,
+    MESSAGE_CAPS, MessageKind, NEVER, OpWord, REPLY_BYTES, REPLY_WORD,
 };
 
-/// A decoded op word and memory part.
+/// A decoded memory part.
 struct Head {
-    operation: OpWord,
     memory: Option<MemoryPart>,
     deadline_ns: u64,
 }
@@ -40,12 +39,7 @@ impl<M: Machine> Kernel<M> {
         let result = match call {
             IpcCall::Call => self.send(thread, operation, MessageKind::Call),
             IpcCall::Send => self.send(thread, operation, MessageKind::Send),
-            IpcCall::Receive => {
-                if self.short_receive(thread, operation).is_some() {
-                    return Next::Resume;
-                }
-                self.receive(thread, operation)
-            }
+            IpcCall::Receive => self.receive(thread, operation),
             IpcCall::ReplyReceive => self.reply_receive(thread, operation),
             IpcCall::Reply => match self.short_reply(thread, operation) {
                 Some(()) => Ok(()),
@@ -80,7 +74,6 @@ impl<M: Machine> Kernel<M> {
             _ => NEVER,
         };
         Ok(Head {
-            operation,
             memory,
             deadline_ns,
         })
@@ -211,9 +204,26 @@ impl<M: Machine> Kernel<M> {
         };
         let handle = Handle(self.memory.get(thread).context.arguments()[0]);
         let endpoint = self.object_in(thread, handle, Kind::Receiver, Access::USE)?;
-        // Whoever goes on without answering will not answer.
-        self.drop_owed(thread);
+        if operation.flags().contains(IpcFlags::REPLY) {
+            self.keep_owed(thread, self.named_reply(thread))?;
+            self.only_receives(thread, operation);
+        } else {
+            // Whoever goes on without answering will not answer.
+            self.drop_owed(thread);
+        }
         self.receive_at(thread, endpoint, deadline_ns)
+    }
+
+    /// The reply that a message call with [`IpcFlags::REPLY`] names.
+    fn named_reply(&self, thread: Ref<Thread>) -> Handle {
+        Handle(self.memory.get(thread).context.body()[REPLY_WORD])
+    }
+
+    /// A thread's call, should it be made again, is no more than a `receive`.
+    fn only_receives(&mut self, thread: Ref<Thread>, operation: OpWord) {
+        let flags = operation.flags() - IpcFlags::REPLY;
+        let again = OpWord::new(IpcCall::Receive, flags, 0, 0);
+        self.memory.get_mut(thread).context.set_status(again.0);
     }
 
     fn receive_at(
@@ -356,10 +366,20 @@ impl<M: Machine> Kernel<M> {
         let head = self.head(thread, operation)?;
         let handle = Handle(self.memory.get(thread).context.arguments()[0]);
         let endpoint = self.object_in(thread, handle, Kind::Receiver, Access::USE)?;
-        self.answer_owed(thread)?;
-        // Made again, it only receives.
-        let again = OpWord::new(IpcCall::Receive, head.operation.flags(), 0, 0);
-        self.memory.get_mut(thread).context.set_status(again.0);
+        if operation.flags().contains(IpcFlags::REPLY) {
+            // What fits the registers cannot fail to be sent.
+            if operation.length() > REPLY_BYTES || operation.caps() > 0 {
+                return Err(Error::InvalidArgument.into());
+            }
+            let caller = self.kept_caller(thread, self.named_reply(thread))?;
+            // The name is not the caller's to know.
+            self.memory.get_mut(thread).context.body_mut()[REPLY_WORD] = 0;
+            self.answer(thread, caller)?;
+            self.drop_owed(thread);
+        } else {
+            self.answer_owed(thread)?;
+        }
+        self.only_receives(thread, operation);
         self.receive_at(thread, endpoint, head.deadline_ns)
     }
 
@@ -367,11 +387,8 @@ impl<M: Machine> Kernel<M> {
         self.head(thread, operation)?;
         let handle = Handle(self.memory.get(thread).context.arguments()[0]);
         if handle.is_some() {
-            let found = self.find_in(thread, handle)?;
-            let reply: Ref<Reply> = found.object(Kind::Reply, Access::empty())?;
-            let caller = self.memory.get(reply).caller();
-            self.answer(thread, caller.ok_or(Error::Gone)?)?;
-            self.used_up(found.table, found.index, &found.slot());
+            let caller = self.kept_caller(thread, handle)?;
+            self.answer(thread, caller)?;
         } else {
             self.answer_owed(thread)?;
         }
@@ -379,24 +396,41 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
-    /// A kept reply has done what it was for. If its page is shared with a copy of the table and
-    /// nothing is left to part it with, the slot stays and says Gone.
-    pub(super) fn used_up(&mut self, table: Ref<CapTable>, index: u32, slot: &Slot) {
-        if self.memory.table_free(table, index, slot).is_ok() {
-            self.drop_slot(slot.node);
+    /// The caller whose call is kept by the reply that a handle of a thread names.
+    fn kept_caller(&self, thread: Ref<Thread>, reply: Handle) -> Result<Ref<Thread>, Error> {
+        let reply: Ref<Reply> = self.object_in(thread, reply, Kind::Reply, Access::empty())?;
+        self.memory.get(reply).caller().ok_or(Error::Gone)
+    }
+
+    /// The call that a thread received last is kept by a reply from now on.
+    pub(crate) fn keep_owed(&mut self, thread: Ref<Thread>, reply: Handle) -> Result<(), Error> {
+        let reply: Ref<Reply> = self.object_in(thread, reply, Kind::Reply, Access::KEEP)?;
+        if self.memory.get(reply).caller().is_some() {
+            return Err(Error::WrongState);
+        }
+        let caller = self.caller_owed(thread)?;
+        self.memory.get_mut(reply).set_caller(caller);
+        self.memory.get_mut(caller).holder = Holder::Reply(reply);
+        self.memory.get_mut(thread).owed = Owed::Nothing;
+        Ok(())
+    }
+
+    /// Whom a thread owes an answer. Of one that has gone it is told once.
+    fn caller_owed(&mut self, thread: Ref<Thread>) -> Result<Ref<Thread>, Error> {
+        match self.memory.get(thread).owed {
+            Owed::Nothing => Err(Error::WrongState),
+            Owed::Gone => {
+                self.memory.get_mut(thread).owed = Owed::Nothing;
+                Err(Error::Gone)
+            }
+            Owed::Caller(caller) => Ok(caller),
         }
     }
 
     /// Answers the call that a thread received last.
     fn answer_owed(&mut self, thread: Ref<Thread>) -> Result<(), Stop> {
-        match self.memory.get(thread).owed {
-            Owed::Nothing => Err(Error::WrongState.into()),
-            Owed::Gone => {
-                self.memory.get_mut(thread).owed = Owed::Nothing;
-                Err(Error::Gone.into())
-            }
-            Owed::Caller(caller) => self.answer(thread, caller),
-        }
+        let caller = self.caller_owed(thread)?;
+        self.answer(thread, caller)
     }
 
     /// Answers a caller with the message in `thread`'s registers.

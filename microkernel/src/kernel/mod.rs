@@ -249,8 +249,8 @@ impl<M: Machine> Kernel<M> {
         }
         let operation = OpWord(operation);
         match IpcCall::from_number(number) {
-            Some(IpcCall::Call | IpcCall::ReplyReceive)
-                if self.short_with_memory(thread, operation) =>
+            Some(IpcCall::Call | IpcCall::ReplyReceive | IpcCall::Receive)
+                if self.short_beside(thread, operation) =>
             {
                 Next::Resume
             }

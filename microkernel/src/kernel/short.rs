@@ -1,5 +1,5 @@
-//! The short path: a call to a receiver that waits, and the answer to a caller that waits; a signal
-//! to who waits for it alone; and waits for messages and signals that are not there yet.
+//! The short path: a call to a receiver that waits, and the answer to a caller that waits, at once or
+//! later; a signal to who waits for it alone; and waits for messages and signals that are not there yet.
 //!
 //! Nothing here does anything that the long path does not; it only knows that there is nothing
 //! else to do. The preconditions come first, in one piece; if one does not hold, nothing has
@@ -14,6 +14,7 @@ use crate::object::thread::Holder;
 use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread};
 use libipc::abi::{
     Access, Delivery, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind, MessageKind, OpWord,
+    REPLY_BYTES, REPLY_WORD,
 };
 
 /// Whether a message fits the registers and brings no capabilities, whose number stands above the
@@ -25,9 +26,12 @@ fn fits_registers(operation: u64) -> bool {
 
 /// A `call` with the flag that only death ends it.
 const KILLABLE_CALL: u64 = CALL | (IpcFlags::KILLABLE_ONLY.bits() as u64) << 8;
-
-/// What a server's `reply_receive` is once the answer has been given.
-const RECEIVE: OpWord = OpWord::new(IpcCall::Receive, IpcFlags::empty(), 0, 0);
+/// `receive`, which is also what a `reply_receive` is once the answer has been given.
+const RECEIVE: u64 = IpcCall::Receive as u64;
+/// The two that name a reply.
+const KEEP_RECEIVE: u64 = RECEIVE | REPLY;
+const REPLY_KEPT_RECEIVE: u64 = REPLY_RECEIVE | REPLY;
+const REPLY: u64 = (IpcFlags::REPLY.bits() as u64) << 8;
 
 /// What a handle names, as far as it matters here.
 struct Grant<T> {
@@ -96,13 +100,16 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// The same two calls with a memory part, and the call that only death ends: true if that was all
-    /// there was to do. Not inlined, so that those without save no registers for it.
+    /// `call` and `reply_receive` with a memory part or a flag, and `receive`: true if that was all
+    /// there was to do. Not inlined, so that the two without save no registers for it.
     #[inline(never)]
-    pub(super) fn short_with_memory(&mut self, thread: Ref<Thread>, operation: OpWord) -> bool {
+    pub(super) fn short_beside(&mut self, thread: Ref<Thread>, operation: OpWord) -> bool {
         let passed = match operation.0 & 0xffff {
             CALL => self.short_call::<true>(thread, operation.0),
             REPLY_RECEIVE => self.short_reply_receive::<true>(thread, operation.0),
+            RECEIVE => self.short_receive(thread),
+            KEEP_RECEIVE => self.short_keep_receive(thread),
+            REPLY_KEPT_RECEIVE => self.short_reply_kept_receive(thread, operation.0),
             KILLABLE_CALL => self.short_killable_call(thread, operation.0),
             _ => None,
         };
@@ -194,10 +201,44 @@ impl<M: Machine> Kernel<M> {
         if MEMORY == fits_registers(operation) {
             return None;
         }
-        let server = self.memory.get(thread);
-        let Owed::Caller(caller) = server.owed else {
+        let Owed::Caller(caller) = self.memory.get(thread).owed else {
             return None;
         };
+        self.short_answer_receive::<MEMORY>(thread, operation, caller)
+    }
+
+    /// The same that answers a kept call, when no other is to be given up.
+    #[inline(always)]
+    fn short_reply_kept_receive(&mut self, thread: Ref<Thread>, operation: u64) -> Option<()> {
+        // Preconditions.
+        self.may_be_short()?;
+        let server = self.memory.get(thread);
+        if operation >> 16 > REPLY_BYTES as u64 || matches!(server.owed, Owed::Caller(_)) {
+            return None;
+        }
+        let handle = server.context.body()[REPLY_WORD];
+        let grant = self.short_find(thread, handle, Kind::Reply, Access::empty())?;
+        let reply: Ref<Reply> = grant.object;
+        let caller = self.memory.get(reply).caller()?;
+        self.short_answer_receive::<false>(thread, operation, caller)?;
+
+        // What is left.
+        self.memory.get_mut(reply).take_caller();
+        self.memory.get_mut(caller).context.body_mut()[REPLY_WORD] = 0;
+        Some(())
+    }
+
+    /// Answers a call that `thread` or a reply has, whose holder that is told by who asks for this, and
+    /// waits for the next.
+    #[inline(always)]
+    fn short_answer_receive<const MEMORY: bool>(
+        &mut self,
+        thread: Ref<Thread>,
+        operation: u64,
+        caller: Ref<Thread>,
+    ) -> Option<()> {
+        // Preconditions.
+        let server = self.memory.get(thread);
         if !server.unusual.is_empty() {
             return None;
         }
@@ -223,7 +264,7 @@ impl<M: Machine> Kernel<M> {
         server.owed = Owed::Nothing;
         server.state = State::Receiving;
         server.message.endpoint = Some(endpoint);
-        server.context.set_status(RECEIVE.0);
+        server.context.set_status(RECEIVE);
         if length > 0 {
             self.copy_body(thread, caller);
         }
@@ -238,13 +279,48 @@ impl<M: Machine> Kernel<M> {
         Some(())
     }
 
-    /// `receive` when there is nothing; `None`, and nothing has changed, if the long path has to do it.
+    /// `receive` without flags when there is nothing to receive and no call to be given up; `None`, and
+    /// nothing has changed, if the long path has to do it.
     #[inline(always)]
-    pub(super) fn short_receive(&mut self, thread: Ref<Thread>, operation: OpWord) -> Option<()> {
+    fn short_receive(&mut self, thread: Ref<Thread>) -> Option<()> {
+        // Preconditions.
+        self.may_be_short()?;
+        if let Owed::Caller(_) = self.memory.get(thread).owed {
+            return None;
+        }
+        self.short_wait_at(thread)
+    }
+
+    /// The same that keeps the last received call.
+    #[inline(always)]
+    fn short_keep_receive(&mut self, thread: Ref<Thread>) -> Option<()> {
         // Preconditions.
         self.may_be_short()?;
         let server = self.memory.get(thread);
-        if operation.0 & 0xff00 != 0 || server.owed != Owed::Nothing || !server.unusual.is_empty() {
+        let Owed::Caller(caller) = server.owed else {
+            return None;
+        };
+        let handle = server.context.body()[REPLY_WORD];
+        let grant = self.short_find(thread, handle, Kind::Reply, Access::KEEP)?;
+        let reply: Ref<Reply> = grant.object;
+        if self.memory.get(reply).caller().is_some() {
+            return None;
+        }
+        self.short_wait_at(thread)?;
+
+        // What is left.
+        self.memory.get_mut(reply).set_caller(caller);
+        self.memory.get_mut(caller).holder = Holder::Reply(reply);
+        self.memory.get_mut(thread).context.set_status(RECEIVE);
+        Some(())
+    }
+
+    /// Waits for a message; whoever is owed an answer by `thread` is the affair of who asks for this.
+    #[inline(always)]
+    fn short_wait_at(&mut self, thread: Ref<Thread>) -> Option<()> {
+        // Preconditions.
+        let server = self.memory.get(thread);
+        if !server.unusual.is_empty() {
             return None;
         }
         let handle = server.context.arguments()[0];
@@ -257,6 +333,7 @@ impl<M: Machine> Kernel<M> {
 
         // The wait.
         let server = self.memory.get_mut(thread);
+        server.owed = Owed::Nothing;
         server.state = State::Receiving;
         server.message.endpoint = Some(endpoint);
         self.memory.endpoint_queue_receiver(endpoint, thread);
@@ -276,12 +353,8 @@ impl<M: Machine> Kernel<M> {
             return None;
         }
         let label = server.label;
-        let (table, slot) = self.look_up(thread, Handle(handle))?;
-        let node = self.memory.get(slot.node);
-        if node.kind() != Some(Kind::Reply) {
-            return None;
-        }
-        let reply: Ref<Reply> = Ref::from_bits(node.object())?;
+        let grant = self.short_find(thread, handle, Kind::Reply, Access::empty())?;
+        let reply: Ref<Reply> = grant.object;
         let caller = self.memory.get(reply).caller()?;
         let waiting = self.memory.get(caller);
         let endpoint = waiting.message.endpoint?;
@@ -303,7 +376,6 @@ impl<M: Machine> Kernel<M> {
         waiting.context.set_received(status.0, 0, label);
         self.queue(caller);
         self.memory.get_mut(thread).context.set_status(0);
-        self.used_up(table, Handle(handle).index(), &slot);
         Some(())
     }
 

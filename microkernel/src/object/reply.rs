@@ -1,13 +1,13 @@
-//! Kept replies: the one-shot right to answer one call.
+//! Replies: where calls are kept that are answered later.
 //!
 //! The last received call is answered without any object; only a server that wants to answer later
-//! makes one of these. Invariant: a reply that has a caller is that caller's holder, so either one
-//! finds the other when it goes away.
+//! has these, and uses them again. Invariant: a reply that keeps a call is its caller's holder, so
+//! either one finds the other when it goes away.
 
 use super::Thread;
 use crate::memory::{Object, ObjectKind, Ref};
 
-/// The right to answer one call.
+/// A place for one call, and the right to answer it.
 pub struct Reply {
     caller: Option<Ref<Thread>>,
     /// Capabilities that refer to it.
@@ -19,7 +19,7 @@ impl Object for Reply {
 }
 
 impl Reply {
-    /// The right to answer nobody yet, with one hold.
+    /// A reply that keeps nothing yet, with one hold.
     #[allow(
         clippy::new_without_default,
         reason = "there is nothing usual about it"
@@ -33,10 +33,11 @@ impl Reply {
 
     /// From now on it is this caller that is answered.
     pub fn set_caller(&mut self, caller: Ref<Thread>) {
+        debug_assert!(self.caller.is_none(), "it keeps one call at a time");
         self.caller = Some(caller);
     }
 
-    /// Who waits for it; `None` once it is answered or has given up.
+    /// Who waits for it; `None` if it keeps no call.
     pub fn caller(&self) -> Option<Ref<Thread>> {
         self.caller
     }

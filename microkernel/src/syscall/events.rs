@@ -1,11 +1,10 @@
-//! Endpoints, kept replies, notifications, timers and futexes.
+//! Endpoints, replies, notifications, timers and futexes.
 
 use super::truth;
 use crate::kernel::{Kernel, Side, Stop};
 use crate::machine::Machine;
 use crate::memory::{FutexKey, Intent, Ref};
-use crate::object::thread::Holder;
-use crate::object::{Endpoint, Notification, Owed, Reply, State};
+use crate::object::{Endpoint, Notification, Reply, State};
 use crate::sched::timers::Owner;
 use core::sync::atomic::Ordering;
 use libipc::abi::{Access, Error, Handle, Kind, NEVER};
@@ -33,16 +32,15 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
-    pub(super) fn reply_keep(&mut self) -> Result<Handle, Stop> {
-        let thread = self.caller();
-        let caller = self.keep_owed(thread)?;
-        let pool = self.memory.pool_of(thread);
+    pub(super) fn reply_create(&mut self, pool: Handle) -> Result<Handle, Stop> {
+        let pool = self.payer(pool)?;
         let reply = self.memory.create(pool, Reply::new())?;
-        let handle = self.give_new(pool, Kind::Reply, reply)?;
-        self.memory.get_mut(reply).set_caller(caller);
-        self.memory.get_mut(caller).holder = Holder::Reply(reply);
-        self.memory.get_mut(thread).owed = Owed::Nothing;
-        Ok(handle)
+        self.give_new(pool, Kind::Reply, reply)
+    }
+
+    pub(super) fn reply_keep(&mut self, reply: Handle) -> Result<(), Stop> {
+        let thread = self.caller();
+        Ok(self.keep_owed(thread, reply)?)
     }
 
     pub(super) fn notification_create(

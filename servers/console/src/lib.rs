@@ -4,7 +4,7 @@
 //! of `cargo xtask exec` ([`channel`]). A stream's capability speaks the files protocol; its badge says
 //! which stream it is. Init's capability (badge [`CONTROL`]) speaks the console protocol.
 //!
-//! Invariant: a reader waits (its reply is kept) only while there is no input for it; each kept reply is
+//! Invariant: a reader waits (its call is kept) only while there is no input for it; each kept call is
 //! answered exactly once, in the order in which the reads came.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -44,9 +44,9 @@ pub trait World {
     fn send(&mut self, bytes: &[u8]);
     /// Waits until what was sent has left the machine.
     fn drain(&mut self);
-    /// Keeps the reply to the request that is being handled.
+    /// Keeps the request that is being handled.
     fn keep_reply(&mut self) -> Result<Handle, Error>;
-    /// Answers a read whose reply was kept; false if the reader is gone.
+    /// Answers a read that was kept; false if the reader is gone.
     fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool;
     /// A sender with this badge and access mask, to be handed over.
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;

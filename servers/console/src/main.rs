@@ -6,6 +6,7 @@ use libipc::abi::{Access, Error, Handle};
 use libipc::protocol::files::FileError;
 use libipc::protocol::{console, files, startup};
 use libipc::wire::{Blob, Caller, LongBody, Refusal, Served, answer};
+use runtime::server::Replies;
 use runtime::{log, server, syscall};
 use uart_16550::backend::Backend;
 use uart_16550::spec::registers::{FifoTriggerLevel, IER, LSR};
@@ -40,6 +41,7 @@ struct Machine {
     /// `None` if there is no such port: output goes nowhere, input never comes.
     line: Option<Uart16550<Registers>>,
     irq: Handle,
+    replies: Replies,
 }
 
 impl Machine {
@@ -85,6 +87,7 @@ impl Machine {
         Machine {
             line: result.is_ok().then_some(line),
             irq,
+            replies: Replies::new(startup::POOL),
         }
     }
 
@@ -117,13 +120,13 @@ impl World for Machine {
     }
 
     fn keep_reply(&mut self) -> Result<Handle, Error> {
-        syscall::reply_keep()
+        self.replies.keep()
     }
 
     fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool {
         let mut body = LongBody::new();
         answer(result.map_err(Refusal::Error), &mut body);
-        server::reply(reply, &mut body, &[]).is_ok()
+        self.replies.answer(reply, &mut body, &[]).is_ok()
     }
 
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error> {
@@ -156,6 +159,10 @@ impl server::Handler for Shell {
                 answer,
             )
         }
+    }
+
+    fn replies(&mut self) -> Option<&mut Replies> {
+        Some(&mut self.machine.replies)
     }
 
     fn cancel(&mut self, label: u64) {

@@ -234,7 +234,7 @@ impl ProcessServer {
         links.close(&mut self.threads, |thread| &mut thread.sibling);
         if let Some((owed, reply)) = owed {
             self.drop_owed(machine, id, process, owed);
-            machine.close(reply);
+            machine.close_reply(reply);
         }
         if let Some(waiter) = waiter {
             self.release_waiter(machine, waiter);

@@ -385,7 +385,7 @@ impl ProcessServer {
                     machine.answer(reply, &answer);
                 }
                 // It has become another program.
-                false => machine.close(reply),
+                false => machine.close_reply(reply),
             }
         }
         let dropped = match machine.pages_of(template.place) > KEPT_PAGES {

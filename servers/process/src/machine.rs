@@ -108,7 +108,8 @@ pub trait Machine {
     fn set_clear_address(&mut self, thread: Handle, address: u64) -> Result<(), Error>;
     /// Labels a thread that the server did not make.
     fn set_label(&mut self, thread: Handle, label: u64) -> Result<(), Error>;
-    /// Keeps the reply to the call that is being served.
+    /// Keeps the call that is being served. The reply goes to exactly one of [`answer`](Self::answer)
+    /// and [`close_reply`](Self::close_reply).
     fn keep_reply(&mut self) -> Result<Handle, Error>;
     /// A sender to this server with `badge` and `access`. [`Served`](crate::ProcessServer) is told
     /// when the last copy of it is gone.
@@ -123,8 +124,10 @@ pub trait Machine {
     /// The first used slot of one of a thread's tables at or above `index`, described as
     /// `cap_info` does.
     fn slot_at(&mut self, thread: Handle, table: TableSelector, index: u32) -> Option<(u32, u64)>;
-    /// Answers a kept reply, which is used up. Capabilities in the answer are handed over.
+    /// Answers a kept call. Capabilities in the answer are handed over.
     fn answer(&mut self, reply: Handle, answer: &Late);
+    /// Gives a kept call up.
+    fn close_reply(&mut self, reply: Handle);
     /// Adds one to a thread's suspend count; on return it runs nowhere.
     fn suspend(&mut self, thread: Handle);
     /// Takes one from a thread's suspend count.

@@ -2,8 +2,8 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use libipc::abi::{
-    Access, Copies, Error, FaultMessage, ForkFlags, Handle, PAGE_BYTES, SlotFlags, TableSelector,
-    layout,
+    Access, Copies, Error, FaultMessage, ForkFlags, Handle, PAGE_BYTES, SendCap, SlotFlags,
+    TableSelector, layout,
 };
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
@@ -11,6 +11,7 @@ use libipc::wire::{Caller, LongBody, Served, ShortBody};
 use process_server::{
     Faulted, Fork, Late, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare,
 };
+use runtime::server::Replies;
 use runtime::{log, server, syscall};
 
 runtime::server_entry!(run);
@@ -29,6 +30,7 @@ struct Kernel {
     exceptions: Handle,
     /// Entry point of the loader.
     loader: u64,
+    replies: Replies,
 }
 
 /// The capabilities to what a new thread is to live in.
@@ -62,7 +64,15 @@ impl Kernel {
             private,
             exceptions: sender(own::FAULT_BADGE, 0)?,
             loader,
+            replies: Replies::new(startup::POOL),
         })
+    }
+
+    #[cold]
+    fn answer_with(&mut self, reply: Handle, answer: &Late, caps: &[SendCap]) {
+        let mut body = ShortBody::new();
+        answer.encode(&mut body);
+        done(self.replies.answer(reply, &mut body, caps));
     }
 
     /// What the kernel is to make a thread of, for a thread like `like`.
@@ -204,7 +214,7 @@ impl Machine for Kernel {
     }
 
     fn keep_reply(&mut self) -> Result<Handle, Error> {
-        syscall::reply_keep()
+        self.replies.keep()
     }
 
     fn derive_sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error> {
@@ -245,9 +255,14 @@ impl Machine for Kernel {
     }
 
     fn answer(&mut self, reply: Handle, answer: &Late) {
-        let mut body = ShortBody::new();
-        answer.encode(&mut body);
-        done(server::reply(reply, &mut body, answer.caps()));
+        match answer.caps() {
+            [] => self.replies.answer_soon(reply, |body| answer.encode(body)),
+            caps => self.answer_with(reply, answer, caps),
+        }
+    }
+
+    fn close_reply(&mut self, reply: Handle) {
+        self.replies.close(reply);
     }
 
     fn suspend(&mut self, thread: Handle) {
@@ -317,6 +332,10 @@ impl server::Handler for Shell {
             request,
             answer,
         )
+    }
+
+    fn replies(&mut self) -> Option<&mut Replies> {
+        Some(&mut self.kernel.replies)
     }
 
     fn no_more_senders(&mut self, badge: u64) {

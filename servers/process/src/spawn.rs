@@ -360,7 +360,10 @@ impl ProcessServer {
     /// Gives back what was reserved, last first.
     pub(crate) fn release<M: Machine>(&mut self, machine: &mut M, parts: Parts) {
         let [process_handle, thread_handle] = parts.handles;
-        for handle in [parts.reply, thread_handle, process_handle] {
+        if parts.reply.is_some() {
+            machine.close_reply(parts.reply);
+        }
+        for handle in [thread_handle, process_handle] {
             if handle.is_some() {
                 machine.close(handle);
             }

@@ -8,7 +8,9 @@ use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::syscall;
 use tests::worker::wait_for;
-use tests::{MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq, own_label};
+use tests::{
+    MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq, keep, own_label,
+};
 
 tests::suite! {
     interrupting_a_call_that_nobody_received_ends_it_at_once,
@@ -77,7 +79,7 @@ fn interrupting_a_received_call_asks_the_server_and_brings_its_answer() -> Outco
     let worker = Worker::start(&client)?;
     let mut mail = Mail::new().within(PATIENCE)?;
     mail.receive(receiver)?;
-    let reply = syscall::reply_keep()?;
+    let reply = keep()?;
     syscall::thread_interrupt(worker.thread())?;
     mail.receive(receiver)?;
     check_eq!(mail.kind, Some(MessageKind::Cancel));
@@ -88,7 +90,7 @@ fn interrupting_a_received_call_asks_the_server_and_brings_its_answer() -> Outco
     check_eq!(impatient.receive(receiver), Err(Error::TimedOut));
     mail.reply(reply, b"half done", &[])?;
     worker.join()?;
-    close(&[sender, receiver])
+    close(&[reply, sender, receiver])
 }
 
 fn a_killable_only_call_stays_when_it_is_interrupted() -> Outcome {
@@ -147,11 +149,11 @@ fn a_received_call_can_be_answered_after_the_last_receiver_has_gone() -> Outcome
     let worker = Worker::start(&client)?;
     let mut mail = Mail::new().within(PATIENCE)?;
     mail.receive(receiver)?;
-    let reply = syscall::reply_keep()?;
+    let reply = keep()?;
     close(&[receiver])?;
     mail.reply(reply, b"last words", &[])?;
     worker.join()?;
-    close(&[sender])
+    close(&[reply, sender])
 }
 
 fn a_queued_call_ends_with_server_gone_or_waits_as_the_endpoint_was_made() -> Outcome {
@@ -227,7 +229,7 @@ fn answering_a_dead_caller_is_gone() -> Outcome {
     check_eq!(mail.reply(Handle::NONE, &[], &[]), Err(Error::Gone));
     let worker = Worker::start(&client)?;
     mail.receive(receiver)?;
-    let reply = syscall::reply_keep()?;
+    let reply = keep()?;
     drop(worker);
     check_eq!(mail.reply(reply, &[], &[]), Err(Error::Gone));
     check_eq!(mail.reply(reply, &[], &[]), Err(Error::Gone));
@@ -247,16 +249,16 @@ fn a_reply_can_be_kept_and_answered_later_once() -> Outcome {
     let worker = Worker::start(&client)?;
     let mut mail = Mail::new().within(PATIENCE)?;
     mail.receive(receiver)?;
-    let reply = syscall::reply_keep()?;
+    let reply = keep()?;
     // It is no longer the implicit one.
     check!(mail.reply(Handle::NONE, b"wrong", &[]).is_err());
     mail.reply(reply, b"first", &[])?;
-    check_eq!(mail.reply(reply, b"again", &[]), Err(Error::BadHandle));
+    check_eq!(mail.reply(reply, b"again", &[]), Err(Error::Gone));
     mail.receive(receiver)?;
     mail.reply(Handle::NONE, b"second", &[])?;
     check!(mail.reply(Handle::NONE, b"again", &[]).is_err());
     worker.join()?;
-    close(&[sender, receiver])
+    close(&[reply, sender, receiver])
 }
 
 fn a_dropped_reply_ends_the_call() -> Outcome {
@@ -272,7 +274,7 @@ fn a_dropped_reply_ends_the_call() -> Outcome {
     let worker = Worker::start(&client)?;
     let mut mail = Mail::new().within(PATIENCE)?;
     mail.receive(receiver)?;
-    let reply = syscall::reply_keep()?;
+    let reply = keep()?;
     close(&[reply])?;
     worker.join()?;
     close(&[sender, receiver])

@@ -10,7 +10,9 @@ use libipc::abi::{
 use libipc::protocol::process::slots;
 use libipc::{Error, Handle};
 use runtime::syscall;
-use tests::{MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq, own_label};
+use tests::{
+    MILLISECOND, Mail, Outcome, PATIENCE, Worker, after, check, check_eq, keep, own_label,
+};
 
 tests::suite! {
     every_length_of_message_arrives_whole_both_ways,
@@ -30,6 +32,11 @@ tests::suite! {
     a_deadline_counts_for_the_answer_too,
     calling_what_is_no_endpoint_is_refused,
     replying_without_a_call_is_refused,
+    one_reply_keeps_call_after_call,
+    calls_are_kept_and_answered_while_the_server_waits_for_others,
+    a_caller_that_dies_leaves_its_reply_free_for_the_next,
+    a_reply_that_is_busy_or_not_named_keeps_nothing,
+    an_answer_to_a_kept_call_leaves_a_register_for_the_reply,
 }
 
 /// An endpoint: its receiver, and a sender with badge 7.
@@ -438,7 +445,7 @@ fn a_deadline_counts_for_the_answer_too() -> Outcome {
     let serve = || {
         let mut mail = Mail::new().within(PATIENCE)?;
         mail.receive(pair.receiver)?;
-        let reply = syscall::reply_keep()?;
+        let reply = keep()?;
         let late = Mail::new().within(50 * MILLISECOND)?.receive(pair.receiver);
         check_eq!(late, Err(Error::TimedOut));
         // The caller has gone its way; whoever answers learns of it.
@@ -491,7 +498,168 @@ fn calling_what_is_no_endpoint_is_refused() -> Outcome {
 fn replying_without_a_call_is_refused() -> Outcome {
     let mut mail = Mail::new();
     check!(mail.reply(Handle::NONE, &[], &[]).is_err());
-    check!(syscall::reply_keep().is_err());
+    check_eq!(keep(), Err(Error::WrongState));
     check_eq!(mail.reply(slots::POOL, &[], &[]), Err(Error::WrongKind));
+    Ok(())
+}
+
+fn one_reply_keeps_call_after_call() -> Outcome {
+    let pair = Pair::new()?;
+    let serve = || {
+        let mut mail = Mail::new().within(PATIENCE)?;
+        let reply = syscall::reply_create(slots::POOL)?;
+        mail.receive(pair.receiver)?;
+        let (_, used) = syscall::pool_status(slots::POOL)?;
+        for round in 0..100 {
+            check_eq!(mail.bytes(), [round]);
+            syscall::reply_keep(reply)?;
+            if round < 99 {
+                mail.reply_kept_receive(pair.receiver, reply, &[round, 1])?;
+            }
+        }
+        check_eq!(syscall::pool_status(slots::POOL)?.1, used);
+        mail.reply(reply, &[99, 1], &[])?;
+        check_eq!(mail.reply(reply, &[], &[]), Err(Error::Gone));
+        syscall::cap_close(reply)?;
+        Ok(())
+    };
+    let server = Worker::start(&serve)?;
+    let mut mail = Mail::new().within(PATIENCE)?;
+    for round in 0..100 {
+        mail.call(pair.sender, &[round], &[])?;
+        check_eq!(mail.bytes(), [round, 1]);
+    }
+    server.join()
+}
+
+fn calls_are_kept_and_answered_while_the_server_waits_for_others() -> Outcome {
+    let pair = Pair::new()?;
+    let client = || {
+        let mut mail = Mail::new().within(PATIENCE)?;
+        mail.call(pair.sender, b"please", &[])?;
+        check_eq!(mail.bytes(), [7; 56]);
+        Ok(())
+    };
+    let replies = [
+        syscall::reply_create(slots::POOL)?,
+        syscall::reply_create(slots::POOL)?,
+    ];
+    let workers = [Worker::start(&client)?, Worker::start(&client)?];
+    let mut mail = Mail::new().within(PATIENCE)?;
+    mail.receive(pair.receiver)?;
+    mail.keep_receive(pair.receiver, replies[0])?;
+    // The second wait fails; what it was to do first is done.
+    mail.deadline = Some(0);
+    check_eq!(
+        mail.keep_receive(pair.receiver, replies[1]),
+        Err(Error::TimedOut)
+    );
+    for reply in replies {
+        let waits = mail.reply_kept_receive(pair.receiver, reply, &[7; 56]);
+        check_eq!(waits, Err(Error::TimedOut));
+    }
+    for worker in workers {
+        worker.join()?;
+    }
+    for reply in replies {
+        check_eq!(mail.reply(reply, &[], &[]), Err(Error::Gone));
+        syscall::cap_close(reply)?;
+    }
+    Ok(())
+}
+
+fn a_caller_that_dies_leaves_its_reply_free_for_the_next() -> Outcome {
+    let pair = Pair::new()?;
+    let client = || {
+        Mail::new().within(PATIENCE)?.call(pair.sender, &[], &[])?;
+        Ok(())
+    };
+    let reply = syscall::reply_create(slots::POOL)?;
+    let mut mail = Mail::new().within(PATIENCE)?;
+    for _ in 0..3 {
+        let worker = Worker::start(&client)?;
+        mail.receive(pair.receiver)?;
+        syscall::reply_keep(reply)?;
+        drop(worker);
+        let waits = mail.reply_kept_receive(pair.receiver, reply, b"late");
+        check_eq!(waits, Err(Error::Gone));
+    }
+    let worker = Worker::start(&client)?;
+    mail.receive(pair.receiver)?;
+    syscall::reply_keep(reply)?;
+    mail.reply(reply, &[], &[])?;
+    worker.join()?;
+    syscall::cap_close(reply)?;
+    Ok(())
+}
+
+fn a_reply_that_is_busy_or_not_named_keeps_nothing() -> Outcome {
+    let pair = Pair::new()?;
+    let client = || {
+        let mut mail = Mail::new().within(PATIENCE)?;
+        mail.call(pair.sender, &[], &[])?;
+        check_eq!(mail.bytes(), b"answer");
+        Ok(())
+    };
+    let workers = [Worker::start(&client)?, Worker::start(&client)?];
+    let mut mail = Mail::new().within(PATIENCE)?;
+    mail.receive(pair.receiver)?;
+    let reply = keep()?;
+    // Nothing is owed, and the reply is busy.
+    check_eq!(
+        mail.keep_receive(pair.receiver, reply),
+        Err(Error::WrongState)
+    );
+    mail.receive(pair.receiver)?;
+    for (name, error) in [
+        (reply, Error::WrongState),
+        (slots::POOL, Error::WrongKind),
+        (Handle::NONE, Error::BadHandle),
+    ] {
+        check_eq!(mail.keep_receive(pair.receiver, name), Err(error));
+    }
+    check_eq!(
+        mail.reply_kept_receive(pair.receiver, slots::POOL, &[]),
+        Err(Error::WrongKind)
+    );
+    // All this has changed nothing.
+    mail.reply(Handle::NONE, b"answer", &[])?;
+    mail.reply(reply, b"answer", &[])?;
+    for worker in workers {
+        worker.join()?;
+    }
+    let narrow = syscall::cap_derive(reply, slots::POOL, 0, Access::empty())?;
+    check_eq!(syscall::reply_keep(narrow), Err(Error::AccessDenied));
+    for handle in [narrow, reply] {
+        syscall::cap_close(handle)?;
+    }
+    Ok(())
+}
+
+fn an_answer_to_a_kept_call_leaves_a_register_for_the_reply() -> Outcome {
+    let pair = Pair::new()?;
+    let client = || {
+        let mut mail = Mail::new().within(PATIENCE)?;
+        mail.call(pair.sender, &[], &[])?;
+        check_eq!(mail.bytes(), [3; 100]);
+        Ok(())
+    };
+    let worker = Worker::start(&client)?;
+    let mut mail = Mail::new().within(PATIENCE)?;
+    mail.receive(pair.receiver)?;
+    let reply = keep()?;
+    for length in [57, 64, 65, 4096] {
+        let refused = mail.reply_kept_receive(pair.receiver, reply, &[3; 4096][..length]);
+        check_eq!(refused, Err(Error::InvalidArgument));
+    }
+    mail.names = Some(reply);
+    let caps = [SendCap::copy(pair.sender)];
+    check_eq!(
+        mail.reply_receive(pair.receiver, &[], &caps),
+        Err(Error::InvalidArgument)
+    );
+    mail.reply(reply, &[3; 100], &[])?;
+    worker.join()?;
+    syscall::cap_close(reply)?;
     Ok(())
 }

@@ -339,10 +339,11 @@ fn a_kept_reply_answers_once_and_from_any_thread() {
     let mut rig = Rig::new(256);
     let (receiver, sender) = rig.endpoint(0, 0);
     let (server, other, client) = (rig.thread(1), rig.thread(2), rig.thread(3));
-    assert_eq!(rig.reply_keep(server), Err(Error::WrongState));
+    let reply = rig.reply();
+    assert_eq!(rig.reply_keep(server, reply), Err(Error::WrongState));
     rig.message(server, IpcCall::Receive, receiver, 0, [0; 8]);
     rig.message(client, IpcCall::Call, sender, 0, [0; 8]);
-    let reply = rig.reply_keep(server).unwrap();
+    rig.reply_keep(server, reply).unwrap();
     rig.message(server, IpcCall::Reply, Handle::NONE, 0, [0; 8]);
     assert_eq!(rig.got(server), Err(Error::WrongState), "it was kept");
     rig.message(other, IpcCall::Reply, reply, 8, [42; 8]);
@@ -350,7 +351,7 @@ fn a_kept_reply_answers_once_and_from_any_thread() {
     let got = rig.got(client).unwrap();
     assert_eq!((got.body[0], got.label), (42, 2));
     rig.message(other, IpcCall::Reply, reply, 0, [0; 8]);
-    assert_eq!(rig.got(other), Err(Error::BadHandle), "it is used up");
+    assert_eq!(rig.got(other), Err(Error::Gone), "it keeps nothing now");
 }
 
 #[test]

@@ -20,7 +20,9 @@ fn a_server_that_dies_answers_all_its_calls_with_gone() {
     rig.message(kept, IpcCall::Call, sender, 0, [0; 8]);
     rig.message(implicit, IpcCall::Call, sender, 0, [0; 8]);
     rig.message(server, IpcCall::Receive, own, 0, [0; 8]);
-    rig.reply_keep(server).unwrap();
+    let pay = rig.give_to(server, initial::POOL);
+    let reply = rig.reply_create(server, pay).unwrap();
+    rig.reply_keep(server, reply).unwrap();
     rig.message(server, IpcCall::Receive, own, 0, [0; 8]);
     rig.thread_end(root, handle, 0).unwrap();
     assert_eq!(rig.got(implicit), Err(Error::Gone));
@@ -47,7 +49,7 @@ fn closing_a_kept_reply_gives_the_caller_up() {
     let (server, client) = (rig.thread(1), rig.thread(2));
     rig.message(client, IpcCall::Call, sender, 0, [0; 8]);
     rig.message(server, IpcCall::Receive, receiver, 0, [0; 8]);
-    let reply = rig.reply_keep(server).unwrap();
+    let reply = rig.keep(server);
     rig.cap_close(server, reply).unwrap();
     assert_eq!(rig.got(client), Err(Error::Gone));
 }
@@ -63,7 +65,7 @@ fn a_caller_that_dies_makes_the_answer_fail() {
         rig.message(client, IpcCall::Call, sender, 0, [0; 8]);
         rig.message(server, IpcCall::Receive, receiver, 0, [0; 8]);
         let reply = match kept {
-            true => rig.reply_keep(server).unwrap(),
+            true => rig.keep(server),
             false => Handle::NONE,
         };
         rig.thread_end(root, handle, 0).unwrap();
@@ -206,7 +208,9 @@ fn a_pool_takes_everything_with_it_that_was_charged_to_it() {
     rig.message(client, IpcCall::Call, to_server, 0, [0; 8]);
     rig.message(server, IpcCall::Receive, own, 0, [0; 8]);
     let pay = rig.give_to(server, initial::POOL);
-    rig.reply_keep(server).unwrap();
+    let own_pool = rig.give_to(server, inner);
+    let reply = rig.reply_create(server, own_pool).unwrap();
+    rig.reply_keep(server, reply).unwrap();
     rig.cap_derive(server, pay, pay, 0, Access::all()).unwrap();
     let space = rig.space_create(root, pool, sender).unwrap();
     rig.space_map(root, space, DATA, 40, Protection::READ | Protection::WRITE)

@@ -282,3 +282,23 @@ fn a_revoked_handler_gets_no_more_faults() {
     );
     let _ = Access::all();
 }
+
+#[test]
+fn a_fault_can_be_kept_and_answered_like_a_call() {
+    let mut rig = Rig::new(512);
+    let root = rig.root;
+    let (receiver, sender) = rig.endpoint(0, 0);
+    let (reply, server) = (rig.reply(), rig.thread(1));
+    let (_, _, thread) = guarded(&mut rig, Handle::NONE, sender);
+    rig.message(server, IpcCall::Receive, receiver, 0, [0; 8]);
+    for _ in 0..2 {
+        rig.fault(thread, 6, 0, 0);
+        assert_eq!(rig.got(server).unwrap().kind, MessageKind::Fault);
+        rig.message_naming(server, IpcCall::Receive, receiver, reply, 0, 0);
+        assert_eq!(rig.state(thread), State::Answer);
+        rig.message(root, IpcCall::Send, sender, 0, [0; 8]);
+        rig.message_naming(server, IpcCall::ReplyReceive, receiver, reply, 8, 1);
+        assert_eq!(rig.state(server), State::Receiving);
+        assert!(rig.kernel.memory.get(thread).is_runnable());
+    }
+}

@@ -9,5 +9,6 @@ mod homes;
 mod interrupts;
 mod labels;
 mod paths;
+mod replies;
 mod threads;
 mod waits;

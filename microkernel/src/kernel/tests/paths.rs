@@ -1,10 +1,12 @@
 //! The short path of messages and signals does what the long one does.
 
 use crate::memory::Ref;
-use crate::object::{State, Thread};
-use crate::testkit::{EXTENDED, RECEIVE, Rig, SEND, pattern};
+use crate::object::thread::Holder;
+use crate::object::{Owed, Reply, State, Thread};
+use crate::testkit::{CALL_SITE, EXTENDED, RECEIVE, Rig, SEND, pattern};
 use libipc::abi::{
-    Extended, Handle, IpcCall, IpcFlags, NEVER, OpWord, Registers, SendCap, initial,
+    Access, Extended, Handle, IpcCall, IpcFlags, Kind, NEVER, OpWord, REPLY_BYTES, REPLY_WORD,
+    Registers, SendCap, initial,
 };
 use proptest::prelude::*;
 
@@ -27,8 +29,8 @@ struct Scene {
     notification: Handle,
     /// One that is not bound to an endpoint.
     unbound: Handle,
-    /// Replies that were kept.
-    kept: Vec<Handle>,
+    /// Two replies, one of them once more without the right to keep a call, and what is none.
+    replies: [Handle; 4],
 }
 
 impl Scene {
@@ -40,6 +42,10 @@ impl Scene {
         let notification = rig.notification_create(root, initial::POOL, 0).unwrap();
         rig.endpoint_bind(root, two, notification).unwrap();
         let unbound = rig.notification_create(root, initial::POOL, 0b100).unwrap();
+        let [first, second] = [rig.reply(), rig.reply()];
+        let answers_only = rig
+            .cap_derive(root, second, initial::POOL, 0, Access::empty())
+            .unwrap();
         let threads = (0..4)
             .map(|label| rig.thread_in(initial::POOL, label))
             .collect();
@@ -51,17 +57,23 @@ impl Scene {
             senders: [to_one, to_two],
             notification,
             unbound,
-            kept: Vec::new(),
+            replies: [first, second, answers_only, unbound],
         }
     }
 
     fn step(&mut self, &(what, who, which, length, part, word): &Step) {
         let (handle, thread) = self.threads[who];
         let root = self.rig.root;
+        if self.first_from(0, |_, _| true).is_none() {
+            // All wait for each other: one gives up.
+            let start = self.rig.thread_start(root, handle, CALL_SITE, 0x7000, 0);
+            return start.unwrap();
+        }
+        let reply = self.reply(word);
         let call = match what {
             0..4 => IpcCall::Call,
             4..9 => IpcCall::ReplyReceive,
-            9..11 => IpcCall::Receive,
+            9..=10 | 24..=26 | 28..31 => IpcCall::Receive,
             11 => IpcCall::Reply,
             12 => IpcCall::Send,
             13 => return self.rig.thread_interrupt(root, handle).unwrap(),
@@ -86,15 +98,14 @@ impl Scene {
                 let all = self.rig.notification_clear(root, self.unbound, word);
                 return all.map(drop).unwrap();
             }
-            20..22 => IpcCall::Reply,
-            22..24 => {
-                if self.rig.kernel.memory.get(thread).is_runnable()
-                    && let Ok(reply) = self.rig.reply_keep(thread)
-                {
-                    self.kept.push(reply);
+            20..=21 => IpcCall::Reply,
+            22..=23 => {
+                if let Some(thread) = self.first_from(who, Self::owes) {
+                    let _ = self.rig.reply_keep(thread, reply);
                 }
                 return;
             }
+            31..36 => IpcCall::ReplyReceive,
             _ => {
                 if self.rig.kernel.memory.get(thread).is_runnable() {
                     let (mask, consume) = (word & 0b111, which as u64);
@@ -104,13 +115,18 @@ impl Scene {
                 return;
             }
         };
-        if !self.rig.kernel.memory.get(thread).is_runnable() {
+        // Who can do it: to keep a call, one that has it.
+        let keeper = match what {
+            28..31 => self.first_from(who, Self::owes),
+            _ => None,
+        };
+        let Some(thread) = keeper.or(self.first_from(who, |_, _| true)) else {
             return;
-        }
+        };
         let target = match call {
             IpcCall::Call | IpcCall::Send => self.senders[which],
             IpcCall::Reply if what == 11 => Handle::NONE,
-            IpcCall::Reply => self.kept.pop().unwrap_or(self.unbound),
+            IpcCall::Reply => reply,
             _ => self.receivers[which],
         };
         let extended = self.memory_part(thread, part, word);
@@ -120,15 +136,47 @@ impl Scene {
         });
         let flags = match what {
             3 => IpcFlags::KILLABLE_ONLY,
+            28.. => IpcFlags::REPLY,
             _ => IpcFlags::empty(),
         };
+        let length = match flags {
+            IpcFlags::REPLY => length % (REPLY_BYTES + 2),
+            _ => length,
+        };
         let operation = OpWord::new(call, flags, length, caps);
-        let body = core::array::from_fn(|at| match at * 8 < length {
+        let mut body = core::array::from_fn(|at| match at * 8 < length {
             true => word.wrapping_mul(at as u64 + 1),
             false => 0,
         });
+        if flags == IpcFlags::REPLY {
+            body[REPLY_WORD] = reply.0;
+        }
         self.rig
             .message_with(thread, operation, target, extended, body);
+    }
+
+    /// A reply; three times out of four one that keeps a call, if there is one.
+    fn reply(&self, word: u64) -> Handle {
+        let busy = self.kept().iter().position(Option::is_some);
+        match busy {
+            Some(place) if word & 0b1100 != 0 => self.replies[place],
+            _ => self.replies[word as usize % self.replies.len()],
+        }
+    }
+
+    /// The first thread from this number on, around, that can make a call and is such a one.
+    fn first_from(
+        &self,
+        who: usize,
+        is: impl Fn(&Self, Ref<Thread>) -> bool,
+    ) -> Option<Ref<Thread>> {
+        let threads = self.threads[who..].iter().chain(&self.threads[..who]);
+        let mut threads = threads.map(|&(_, thread)| thread);
+        threads.find(|&thread| self.rig.kernel.memory.get(thread).is_runnable() && is(self, thread))
+    }
+
+    fn owes(&self, thread: Ref<Thread>) -> bool {
+        matches!(self.rig.kernel.memory.get(thread).owed, Owed::Caller(_))
     }
 
     /// The memory part of a message, if it has one: with nothing but the buffers, with a copy of a
@@ -175,6 +223,18 @@ impl Scene {
         bits
     }
 
+    /// The labels of those whose calls are kept.
+    fn kept(&self) -> [Option<u64>; 2] {
+        [self.replies[0], self.replies[1]].map(|reply| {
+            let found = self.rig.kernel.find_in(self.rig.root, reply).unwrap();
+            let reply: Ref<Reply> = found.object(Kind::Reply, Access::empty()).unwrap();
+            let caller = self.rig.kernel.memory.get(reply).caller()?;
+            let entry = self.rig.kernel.memory.get(caller);
+            assert_eq!(entry.holder, Holder::Reply(reply));
+            Some(entry.label)
+        })
+    }
+
     fn seen(&self) -> Vec<Seen> {
         let threads = self.threads.iter().map(|&(_, thread)| {
             let entry = self.rig.kernel.memory.get(thread);
@@ -203,7 +263,7 @@ impl Scene {
             Seen {
                 registers,
                 state: entry.state,
-                owes: entry.owed != crate::object::Owed::Nothing,
+                owes: entry.owed != Owed::Nothing,
                 runs: entry.is_runnable(),
             }
         });
@@ -214,10 +274,12 @@ impl Scene {
 type Step = (u8, usize, usize, usize, u8, u64);
 
 proptest! {
+    // Some paths take many steps to get to.
+    #![proptest_config(ProptestConfig::with_cases(2048))]
     #[test]
     fn the_short_path_and_the_long_path_agree(
         steps in prop::collection::vec(
-            (0u8..28, 0usize..4, 0usize..2, 0usize..200, 0u8..4, any::<u64>()), 1..80
+            (0u8..36, 0usize..4, 0usize..2, 0usize..200, 0u8..4, any::<u64>()), 1..200
         )
     ) {
         let (mut short, mut long) = (Scene::new(false), Scene::new(true));
@@ -225,6 +287,7 @@ proptest! {
             short.step(step);
             long.step(step);
             prop_assert_eq!(short.seen(), long.seen());
+            prop_assert_eq!(short.kept(), long.kept());
             prop_assert_eq!(short.bits(), long.bits());
             prop_assert_eq!(short.memory(), long.memory());
         }

@@ -499,14 +499,19 @@ impl Machine for Fake {
         self.leave(thread.within);
     }
 
+    fn close_reply(&mut self, reply: Handle) {
+        let Some(Object::Reply(label)) = self.objects.remove(&reply.0) else {
+            panic!("a reply that was not used is given up");
+        };
+        assert!(
+            self.thread(label).is_none(),
+            "a reply is dropped with its caller"
+        );
+    }
+
     fn close(&mut self, handle: Handle) {
         match self.objects.remove(&handle.0) {
-            Some(Object::Reply(label)) => {
-                assert!(
-                    self.thread(label).is_none(),
-                    "a reply is dropped with its caller"
-                );
-            }
+            Some(Object::Reply(_)) => panic!("a reply is answered or given up, not closed"),
             Some(Object::Thread(_)) => panic!("threads are ended, not closed"),
             Some(_) => {}
             None => panic!("{handle:?} is closed once"),

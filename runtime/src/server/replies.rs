@@ -1,0 +1,191 @@
+//! The calls that a server answers later.
+//!
+//! A call that the handler keeps is bound to a reply when the loop waits again, and the last of the
+//! answers that the handler gives late goes out then too: each is part of the one system call that
+//! waits. Replies that keep nothing are used again.
+//!
+//! Invariant: an idle reply keeps no call, and nobody else has its handle.
+
+use heapless::Vec;
+use libipc::abi::{Error, Handle, REPLY_BYTES, SendCap};
+use libipc::wire::{Body, Served, ShortBody};
+
+use super::{forget, send};
+use crate::syscall;
+
+/// How many idle replies there are at most: as many as a busy server may have in use at once, and
+/// they cost it some pages.
+const IDLE: usize = 128;
+
+/// The replies of a server.
+///
+/// A handle that [`keep`](Replies::keep) returns goes to exactly one of [`answer`](Replies::answer),
+/// [`answer_soon`](Replies::answer_soon) and [`close`](Replies::close).
+pub struct Replies {
+    /// What pays for them.
+    pool: Handle,
+    idle: Vec<Handle, IDLE>,
+    /// The one that is to keep the call that is being handled, or none.
+    keeps: Handle,
+    /// The one whose call is to be answered with `answer`, or none.
+    answers: Handle,
+    answer: ShortBody,
+}
+
+/// How a server waits again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It gives up the last call, if there is one that was not answered.
+    Receive,
+    /// It keeps the last call in this reply.
+    Keep(Handle),
+    /// It answers the last call with the loop's answer.
+    Answer,
+    /// It answers the last call with the late answer.
+    AnswerLate,
+    /// It answers the call that this reply keeps with the late answer.
+    AnswerKept(Handle),
+}
+
+impl Replies {
+    /// No replies yet; `pool` pays for those that are needed.
+    pub const fn new(pool: Handle) -> Replies {
+        Replies {
+            pool,
+            idle: Vec::new(),
+            keeps: Handle::NONE,
+            answers: Handle::NONE,
+            answer: ShortBody::new(),
+        }
+    }
+
+    /// Keeps the call that is being handled, whose handler says [`Served::Owed`] then.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if a new reply is needed and the pool is at its limit; `WrongState` if the call is
+    /// kept already.
+    pub fn keep(&mut self) -> Result<Handle, Error> {
+        if self.keeps.is_some() {
+            return Err(Error::WrongState);
+        }
+        let reply = match self.idle.pop() {
+            Some(reply) => reply,
+            None => syscall::reply_create(self.pool)?,
+        };
+        self.keeps = reply;
+        Ok(reply)
+    }
+
+    /// Answers a kept call now, and hands over `gives`. An error (the caller is gone) leaves nothing
+    /// open: capabilities to be moved are closed.
+    pub fn answer<const TAIL: usize>(
+        &mut self,
+        reply: Handle,
+        answer: &mut Body<TAIL>,
+        gives: &[SendCap],
+    ) -> Result<(), Error> {
+        self.answer_first();
+        let sent = send(self.named(reply), answer, gives);
+        self.put_back(reply);
+        sent.inspect_err(|_| forget(gives))
+    }
+
+    /// Answers a kept call when the server waits again, but before any other answer that is given
+    /// after this. `write` writes the answer; whether the caller is still there nobody learns.
+    #[inline]
+    pub fn answer_soon(&mut self, reply: Handle, write: impl FnOnce(&mut ShortBody)) {
+        self.answer_first();
+        self.answer.clear();
+        write(&mut self.answer);
+        self.answers = reply;
+    }
+
+    /// Gives a kept call up: its caller, if it is still there, hears that nobody will answer.
+    pub fn close(&mut self, reply: Handle) {
+        if self.keeps == reply {
+            // It keeps nothing yet. The loop answers the call, or gives it up.
+            self.keeps = Handle::NONE;
+            self.put_back(reply);
+        } else {
+            let _ = syscall::cap_close(reply);
+        }
+    }
+
+    /// Gives the late answer before the server waits.
+    #[inline]
+    fn answer_first(&mut self) {
+        if self.answers.is_some() {
+            self.answer_now();
+        }
+    }
+
+    #[cold]
+    fn answer_now(&mut self) {
+        let reply = core::mem::take(&mut self.answers);
+        let named = self.named(reply);
+        let _ = send(named, &mut self.answer, &[]);
+        self.put_back(reply);
+    }
+
+    /// How the kernel knows the call that a reply keeps, or is to keep when the server waits.
+    fn named(&mut self, reply: Handle) -> Handle {
+        if self.keeps != reply {
+            return reply;
+        }
+        self.keeps = Handle::NONE;
+        Handle::NONE
+    }
+
+    /// A reply that keeps nothing is idle.
+    #[inline]
+    fn put_back(&mut self, reply: Handle) {
+        if self.idle.push(reply).is_err() {
+            let _ = syscall::cap_close(reply);
+        }
+    }
+
+    /// The late answer.
+    pub(super) fn late(&self) -> &ShortBody {
+        &self.answer
+    }
+
+    /// How the server waits, once what arrived has been handled.
+    #[inline(always)]
+    pub(super) fn wait(&mut self, served: Served) -> Wait {
+        match served {
+            Served::Answered => {
+                self.answer_first();
+                debug_assert!(!self.keeps.is_some(), "an answered call is not kept");
+                Wait::Answer
+            }
+            Served::Owed => self.wait_owing(),
+        }
+    }
+
+    /// The same without an answer by the loop.
+    fn wait_owing(&mut self) -> Wait {
+        if self.answers.is_some() && self.answers != self.keeps {
+            // One call can keep or answer.
+            let by_wait =
+                !self.keeps.is_some() && self.answer.len() <= REPLY_BYTES && !self.idle.is_full();
+            if by_wait {
+                let reply = core::mem::take(&mut self.answers);
+                self.put_back(reply);
+                return Wait::AnswerKept(reply);
+            }
+            self.answer_now();
+        }
+        let keeps = core::mem::take(&mut self.keeps);
+        if self.answers.is_some() {
+            // It was kept and answered in one turn.
+            self.answers = Handle::NONE;
+            self.put_back(keeps);
+            return Wait::AnswerLate;
+        }
+        match keeps.is_some() {
+            true => Wait::Keep(keeps),
+            false => Wait::Receive,
+        }
+    }
+}
