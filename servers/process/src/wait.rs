@@ -27,6 +27,18 @@ pub const WCLONE: u32 = 0x8000_0000;
 
 const KNOWN: u32 = WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WALL | WCLONE;
 
+impl Event {
+    /// Whether a wait with these options is for it.
+    fn is_wanted(self, options: u32) -> bool {
+        match self {
+            Event::Ended(_) => true,
+            Event::Stopped(_) => options & WUNTRACED != 0,
+            Event::Continued => options & WCONTINUED != 0,
+            Event::None => false,
+        }
+    }
+}
+
 /// What a look at the children found.
 enum Look {
     Found(Waited),
@@ -99,13 +111,7 @@ impl ProcessServer {
         selector: Selector,
         options: u32,
     ) -> bool {
-        let wanted = match child.event {
-            Event::Ended(_) => true,
-            Event::Stopped(_) => options & WUNTRACED != 0,
-            Event::Continued => options & WCONTINUED != 0,
-            Event::None => false,
-        };
-        wanted && self.is_eligible(waiter, child, selector, options)
+        child.event.is_wanted(options) && self.is_eligible(waiter, child, selector, options)
     }
 
     /// A child belongs to the thread that made it; when that is gone, to the oldest thread left.
@@ -125,20 +131,20 @@ impl ProcessServer {
         selector: Selector,
         options: u32,
     ) -> Look {
+        if let Selector::Child(pid) = selector {
+            return self.look_at(machine, waiter, pid, options);
+        }
         let parent = &self.processes[waiter.1];
         let has_news =
             |id: &ProcessId| self.is_news(waiter, &self.processes[*id], selector, options);
-        let found = match selector {
-            Selector::Child(pid) => self.pids.get(pid).process.filter(has_news),
-            _ => parent.ready.iter().find(has_news),
-        };
+        let found = parent.ready.iter().find(has_news);
         if let Some(child) = found {
             return Look::Found(self.tell(machine, waiter.1, child));
         }
         let eligible =
             |id: ProcessId| self.is_eligible(waiter, &self.processes[id], selector, options);
         let exists = match selector {
-            Selector::Child(pid) => self.pids.get(pid).process.is_some_and(eligible),
+            Selector::Child(_) => unreachable!("one child is looked at by itself"),
             Selector::Group(number) => self.group_with(number).is_some_and(|group| {
                 let mut members = self.groups[group]
                     .members
@@ -160,6 +166,27 @@ impl ProcessServer {
         match exists {
             true => Look::NotYet,
             false => Look::NoChild,
+        }
+    }
+
+    /// Looks at the child with this PID, if there is one.
+    fn look_at<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        waiter: (ThreadId, ProcessId),
+        pid: u32,
+        options: u32,
+    ) -> Look {
+        let Some(id) = self.pids.get(pid).process else {
+            return Look::NoChild;
+        };
+        let child = &self.processes[id];
+        if !self.is_eligible(waiter, child, Selector::Child(pid), options) {
+            return Look::NoChild;
+        }
+        match child.event.is_wanted(options) {
+            true => Look::Found(self.tell(machine, waiter.1, id)),
+            false => Look::NotYet,
         }
     }
 
