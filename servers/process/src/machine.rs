@@ -126,7 +126,7 @@ pub trait Machine {
     fn slot_at(&mut self, thread: Handle, table: TableSelector, index: u32) -> Option<(u32, u64)>;
     /// Answers a kept call. Capabilities in the answer are handed over.
     fn answer(&mut self, reply: Handle, answer: &Late);
-    /// Gives a kept call up.
+    /// Gives a kept call up. One that is still being served can be answered as if it had not been kept.
     fn close_reply(&mut self, reply: Handle);
     /// Adds one to a thread's suspend count; on return it runs nowhere.
     fn suspend(&mut self, thread: Handle);

@@ -161,7 +161,7 @@ impl<M: Machine> Reserving<'_, M> {
         // A thread that joins a stopped process joins the stop (LX-THREAD-11).
         let stopped =
             plan.group == GroupChoice::Join && self.server.processes[process].life != Life::Running;
-        self.parts.runs = plan.start == StartChoice::Run && parent_word.is_none() && !stopped;
+        self.parts.runs = plan.runs() && parent_word.is_none() && !stopped;
         let fork = Fork {
             like: self.server.threads[creator].handle,
             label: thread.bits(),
@@ -298,13 +298,16 @@ impl ProcessServer {
             if let MemoryChoice::Image(start) = &plan.memory {
                 reserving.stack(creator, start)?;
             }
-            if let Some((thread, stack)) = forked {
-                reserving.forked_thread(thread, (creator, process), plan, stack)?;
-            }
             if plan.start == StartChoice::RunAndRelease {
                 reserving.reply()?;
             }
-            Ok(())
+            // The last step: the thread may run from here on.
+            match forked {
+                Some((thread, stack)) => {
+                    reserving.forked_thread(thread, (creator, process), plan, stack)
+                }
+                None => Ok(()),
+            }
         })
     }
 

@@ -74,6 +74,8 @@ pub struct Fake {
     next: u64,
     /// The call that is being served, until its reply is kept.
     pub current: Option<u64>,
+    /// The reply that is to keep it: until the call has been served it is no answer owed.
+    pub keeps: Option<Handle>,
     /// Late answers that nobody has looked at yet, by the caller's label.
     pub answers: BTreeMap<u64, (Vec<u8>, Vec<SendCap>)>,
     /// Fallible calls made since the count was reset.
@@ -401,7 +403,9 @@ impl Machine for Fake {
     fn keep_reply(&mut self) -> Result<Handle, Error> {
         self.attempt("keep_reply")?;
         let label = self.current.take().expect("a call is being served");
-        Ok(self.add(Object::Reply(label)))
+        let reply = self.add(Object::Reply(label));
+        self.keeps = Some(reply);
+        Ok(reply)
     }
 
     fn derive_sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error> {
@@ -503,6 +507,10 @@ impl Machine for Fake {
         let Some(Object::Reply(label)) = self.objects.remove(&reply.0) else {
             panic!("a reply that was not used is given up");
         };
+        if self.keeps == Some(reply) {
+            self.current = Some(label);
+            return;
+        }
         assert!(
             self.thread(label).is_none(),
             "a reply is dropped with its caller"

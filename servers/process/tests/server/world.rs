@@ -155,7 +155,7 @@ impl World {
     pub fn dispatch(&mut self, caller: &mut Caller, request: &[u8]) -> Option<Vec<u8>> {
         let (server, fake) = (&mut self.server, &mut self.fake);
         let mut answer = LongBody::new();
-        fake.current = Some(caller.label);
+        (fake.current, fake.keeps) = (Some(caller.label), None);
         let served = serve(server, fake, caller, request, &mut answer);
         let kept = fake.current.take().is_none();
         for handle in caller.received.iter().filter(|handle| handle.is_some()) {
