@@ -381,6 +381,14 @@ impl Caller {
         }
     }
 
+    /// Makes this the caller of the next message, which sent no capabilities.
+    #[inline(always)]
+    pub fn begin(&mut self, label: u64, badge: u64, access: u32) {
+        (self.label, self.badge, self.access) = (label, badge, access);
+        self.received.clear();
+        self.gives.clear();
+    }
+
     /// Takes over received capability `index`; [`Handle::NONE`] if it is not there or was taken.
     pub fn take(&mut self, index: usize) -> Handle {
         self.received.get_mut(index).map_or(Handle::NONE, |handle| {

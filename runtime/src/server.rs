@@ -13,7 +13,6 @@ use libipc::abi::{
 use libipc::wire::{Body, Caller, LongBody, Served};
 
 pub use replies::Replies;
-use replies::Wait;
 
 use crate::syscall;
 
@@ -56,6 +55,24 @@ pub trait Handler {
     }
 }
 
+/// What goes into the kernel with a message call.
+type Message = (OpWord, [u64; 8]);
+
+/// Nothing goes with a wait that answers nobody.
+const RECEIVE: Message = (operation(IpcCall::Receive, 0, 0), [0; 8]);
+
+const fn operation(call: IpcCall, length: usize, caps: usize) -> OpWord {
+    OpWord::new(call, IpcFlags::empty(), length, caps)
+}
+
+/// The same message, which names a reply.
+#[inline(always)]
+fn naming(reply: Handle, (OpWord(operation), mut body): Message) -> Message {
+    const REPLY: u64 = (IpcFlags::REPLY.bits() as u64) << 8;
+    body[REPLY_WORD] = reply.0;
+    (OpWord(operation | REPLY), body)
+}
+
 /// Serves `receiver` for ever.
 pub fn run<H: Handler>(receiver: Handle, handler: &mut H) -> ! {
     let mut request = LongBody::new();
@@ -66,86 +83,64 @@ pub fn run<H: Handler>(receiver: Handle, handler: &mut H) -> ! {
         receive_bytes: TAIL_BYTES as u64,
         ..Extended::EMPTY
     };
-    let mut wait = Wait::Receive;
-    // How many of `extended.send_caps` go with the loop's answer.
-    let mut gives = 0;
+    let mut caller = Caller::new(0, 0, 0);
+    let mut served = Served::Owed;
+    let mut message = RECEIVE;
     loop {
-        let (op, body) = match wait {
-            Wait::Receive => (operation(IpcCall::Receive, 0, 0), [0; 8]),
-            Wait::Keep(reply) => naming(reply, operation(IpcCall::Receive, 0, 0), [0; 8]),
-            Wait::Answer => (
-                operation(IpcCall::ReplyReceive, answer.len(), gives),
-                answer.words(),
-            ),
-            Wait::AnswerLate | Wait::AnswerKept(_) => {
-                let late = handler.replies().map(|replies| replies.late());
-                let (length, words) = late.map_or((0, [0; 8]), |late| (late.len(), late.words()));
-                let op = operation(IpcCall::ReplyReceive, length, 0);
-                match wait {
-                    Wait::AnswerKept(reply) => naming(reply, op, words),
-                    _ => (op, words),
-                }
-            }
-        };
         // SAFETY: `send` and `receive` are the tails of two bodies that outlive the call, with the
         // lengths given.
-        let incoming = unsafe { syscall::message(op, receiver, &mut extended, body) };
+        let incoming = unsafe { syscall::message(message.0, receiver, &mut extended, message.1) };
         if let Some(error) = incoming.delivery.error() {
-            // What was kept or answered late is settled: if its caller is gone nobody has to be told.
-            if wait == Wait::Answer {
-                undeliverable(error, &extended.send_caps[..gives]);
+            // A call that was kept, or answered late, is settled: should its caller be gone, nobody
+            // has to be told.
+            if served == Served::Answered {
+                undeliverable(error, &caller.gives);
             }
-            wait = Wait::Receive;
+            (served, message) = (Served::Owed, RECEIVE);
             continue;
         }
         // SAFETY: the kernel filled the tail up to the delivered length.
         unsafe { request.set_delivered(incoming.body, incoming.delivery.length()) };
-        let mut caller = Caller::new(incoming.label, incoming.badge, incoming.delivery.access());
+        caller.begin(incoming.label, incoming.badge, incoming.delivery.access());
         for handle in extended.received.iter().take(incoming.delivery.caps()) {
             let _ = caller.received.push(*handle);
         }
-        let mut served = Served::Owed;
+        if !answer.is_empty() {
+            answer.clear();
+        }
+        served = Served::Owed;
         match incoming.delivery.kind() {
             Some(MessageKind::Call) => {
-                answer.clear();
                 served = handler.request(&mut caller, request.bytes(), &mut answer);
             }
             Some(MessageKind::Send) => handler.message(&mut caller, request.bytes()),
-            Some(MessageKind::Fault) => {
-                answer.clear();
-                served = handler.fault(&mut caller, incoming.body);
-            }
+            Some(MessageKind::Fault) => served = handler.fault(&mut caller, request.words()),
             Some(MessageKind::NoMoreSenders) => handler.no_more_senders(incoming.badge),
             Some(MessageKind::Cancel) => handler.cancel(incoming.label),
-            Some(MessageKind::Notification) => handler.notified(incoming.body[0]),
+            Some(MessageKind::Notification) => handler.notified(request.words()[0]),
             None => {}
         }
         for handle in caller.received.iter().filter(|handle| handle.is_some()) {
             let _ = syscall::cap_close(*handle);
         }
-        wait = match (handler.replies(), served) {
-            (Some(replies), served) => replies.wait(served),
-            (None, Served::Answered) => Wait::Answer,
-            (None, Served::Owed) => Wait::Receive,
-        };
-        if wait == Wait::Answer {
-            for (place, cap) in extended.send_caps.iter_mut().zip(&caller.gives) {
-                *place = *cap;
+        message = match (served, handler.replies()) {
+            (Served::Answered, replies) => {
+                if let Some(replies) = replies {
+                    replies.before_answer();
+                }
+                for (place, cap) in extended.send_caps.iter_mut().zip(&caller.gives) {
+                    *place = *cap;
+                }
+                let (length, caps) = (answer.len(), caller.gives.len());
+                (
+                    operation(IpcCall::ReplyReceive, length, caps),
+                    answer.words(),
+                )
             }
-            gives = caller.gives.len();
-        }
+            (Served::Owed, Some(replies)) => replies.wait(),
+            (Served::Owed, None) => RECEIVE,
+        };
     }
-}
-
-const fn operation(call: IpcCall, length: usize, caps: usize) -> OpWord {
-    OpWord::new(call, IpcFlags::empty(), length, caps)
-}
-
-/// The same message, which names a reply.
-fn naming(reply: Handle, OpWord(operation): OpWord, mut body: [u64; 8]) -> (OpWord, [u64; 8]) {
-    const REPLY: u64 = (IpcFlags::REPLY.bits() as u64) << 8;
-    body[REPLY_WORD] = reply.0;
-    (OpWord(operation | REPLY), body)
 }
 
 /// An answer did not arrive. If the caller is gone there is nobody to tell; otherwise (its table is

@@ -7,10 +7,10 @@
 //! Invariant: an idle reply keeps no call, and nobody else has its handle.
 
 use heapless::Vec;
-use libipc::abi::{Error, Handle, REPLY_BYTES, SendCap};
-use libipc::wire::{Body, Served, ShortBody};
+use libipc::abi::{Error, Handle, IpcCall, REPLY_BYTES, SendCap};
+use libipc::wire::{Body, ShortBody};
 
-use super::{forget, send};
+use super::{Message, RECEIVE, forget, naming, operation, send};
 use crate::syscall;
 
 /// How many idle replies there are at most: as many as a busy server may have in use at once, and
@@ -32,21 +32,6 @@ pub struct Replies {
     answer: ShortBody,
 }
 
-/// How a server waits again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// It gives up the last call, if there is one that was not answered.
-    Receive,
-    /// It keeps the last call in this reply.
-    Keep(Handle),
-    /// It answers the last call with the loop's answer.
-    Answer,
-    /// It answers the last call with the late answer.
-    AnswerLate,
-    /// It answers the call that this reply keeps with the late answer.
-    AnswerKept(Handle),
-}
-
 impl Replies {
     /// No replies yet; `pool` pays for those that are needed.
     pub const fn new(pool: Handle) -> Replies {
@@ -59,7 +44,7 @@ impl Replies {
         }
     }
 
-    /// Keeps the call that is being handled, whose handler says [`Served::Owed`] then.
+    /// Keeps the call that is being handled, whose handler says [`Served::Owed`](libipc::wire::Served::Owed) then.
     ///
     /// # Errors
     ///
@@ -113,7 +98,7 @@ impl Replies {
     }
 
     /// Gives the late answer before the server waits.
-    #[inline]
+    #[inline(always)]
     fn answer_first(&mut self) {
         if self.answers.is_some() {
             self.answer_now();
@@ -138,54 +123,54 @@ impl Replies {
     }
 
     /// A reply that keeps nothing is idle.
-    #[inline]
+    #[inline(always)]
     fn put_back(&mut self, reply: Handle) {
         if self.idle.push(reply).is_err() {
             let _ = syscall::cap_close(reply);
         }
     }
 
-    /// The late answer.
-    pub(super) fn late(&self) -> &ShortBody {
-        &self.answer
-    }
-
-    /// How the server waits, once what arrived has been handled.
+    /// The loop has an answer to the call that was handled.
     #[inline(always)]
-    pub(super) fn wait(&mut self, served: Served) -> Wait {
-        match served {
-            Served::Answered => {
-                self.answer_first();
-                debug_assert!(!self.keeps.is_some(), "an answered call is not kept");
-                Wait::Answer
-            }
-            Served::Owed => self.wait_owing(),
-        }
+    pub(super) fn before_answer(&mut self) {
+        self.answer_first();
+        debug_assert!(!self.keeps.is_some(), "an answered call is not kept");
     }
 
-    /// The same without an answer by the loop.
-    fn wait_owing(&mut self) -> Wait {
-        if self.answers.is_some() && self.answers != self.keeps {
-            // One call can keep or answer.
-            let by_wait =
-                !self.keeps.is_some() && self.answer.len() <= REPLY_BYTES && !self.idle.is_full();
-            if by_wait {
-                let reply = core::mem::take(&mut self.answers);
-                self.put_back(reply);
-                return Wait::AnswerKept(reply);
+    /// How the server waits when the loop has no answer: one call can keep or answer.
+    #[inline(always)]
+    pub(super) fn wait(&mut self) -> Message {
+        if self.answers.is_some() {
+            if let Some(message) = self.wait_and_answer() {
+                return message;
             }
             self.answer_now();
         }
-        let keeps = core::mem::take(&mut self.keeps);
-        if self.answers.is_some() {
-            // It was kept and answered in one turn.
-            self.answers = Handle::NONE;
-            self.put_back(keeps);
-            return Wait::AnswerLate;
+        match core::mem::take(&mut self.keeps) {
+            Handle::NONE => RECEIVE,
+            reply => naming(reply, RECEIVE),
         }
-        match keeps.is_some() {
-            true => Wait::Keep(keeps),
-            false => Wait::Receive,
-        }
+    }
+
+    /// The same with the late answer, if they go together.
+    #[inline(always)]
+    fn wait_and_answer(&mut self) -> Option<Message> {
+        let (reply, length) = (self.answers, self.answer.len());
+        let message = (
+            operation(IpcCall::ReplyReceive, length, 0),
+            self.answer.words(),
+        );
+        let message = if self.keeps == reply {
+            // Kept and answered in one turn.
+            self.keeps = Handle::NONE;
+            message
+        } else if !self.keeps.is_some() && length <= REPLY_BYTES && !self.idle.is_full() {
+            naming(reply, message)
+        } else {
+            return None;
+        };
+        self.answers = Handle::NONE;
+        self.put_back(reply);
+        Some(message)
     }
 }

@@ -1,0 +1,328 @@
+//! The loop that servers run, with a handler that answers some calls later.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use libipc::abi::Access;
+use libipc::protocol::process::slots;
+use libipc::wire::{Caller, LongBody, Served};
+use libipc::{Error, Handle};
+use runtime::server::{self, Replies};
+use runtime::syscall;
+use tests::{Mail, Outcome, PATIENCE, Worker, after, check, check_eq};
+
+tests::suite! {
+    kept_calls_are_answered_in_the_order_in_which_the_handler_answers_them,
+    a_call_is_kept_in_the_turn_that_answers_another,
+    a_call_can_be_kept_and_answered_in_one_turn,
+    a_call_that_is_not_to_be_kept_after_all_is_answered_at_once,
+    an_answer_too_long_to_go_with_the_wait_arrives_all_the_same,
+    an_answer_to_a_caller_that_died_stops_nobody,
+    a_call_that_is_neither_kept_nor_answered_is_given_up,
+    more_calls_can_be_kept_than_replies_are_idle,
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Ask {
+    /// To be kept.
+    Wait,
+    /// That all who wait be answered, and the client.
+    ReleaseAll,
+    /// That the one who has waited longest be answered, and the client kept.
+    TakePlace,
+    /// The same with an answer of this many words.
+    TakePlaceLong,
+    /// To be kept and answered.
+    WaitInVain,
+    /// To be kept, given up, and answered.
+    ChangeMind,
+    /// That the one who has waited longest be answered, and the client given up.
+    LeaveUnanswered,
+}
+
+/// The handler: callers wait at a desk until another one has them answered.
+struct Desk {
+    waiting: VecDeque<Handle>,
+    replies: Replies,
+}
+
+impl Desk {
+    fn release(&mut self, words: u8) {
+        if let Some(reply) = self.waiting.pop_front() {
+            self.replies.answer_soon(reply, |body| {
+                for word in 0..words {
+                    body.extend(&u64::from(word).to_le_bytes());
+                }
+            });
+        }
+    }
+
+    fn keep(&mut self) -> Handle {
+        self.replies.keep().unwrap_or(Handle::NONE)
+    }
+}
+
+impl server::Handler for Desk {
+    fn request(&mut self, _: &mut Caller, request: &[u8], answer: &mut LongBody) -> Served {
+        match request {
+            [ask] if *ask == Ask::Wait as u8 => {}
+            [ask] if *ask == Ask::ReleaseAll as u8 => {
+                while !self.waiting.is_empty() {
+                    self.release(1);
+                }
+                answer.extend(b"released");
+                return Served::Answered;
+            }
+            [ask] if *ask == Ask::TakePlace as u8 => self.release(1),
+            [ask] if *ask == Ask::TakePlaceLong as u8 => self.release(8),
+            [ask] if *ask == Ask::WaitInVain as u8 => {
+                let reply = self.keep();
+                self.replies.answer_soon(reply, |body| {
+                    body.extend(b"at once");
+                });
+                return Served::Owed;
+            }
+            [ask] if *ask == Ask::ChangeMind as u8 => {
+                let reply = self.keep();
+                self.replies.close(reply);
+                answer.extend(b"no");
+                return Served::Answered;
+            }
+            _ => {
+                self.release(1);
+                return Served::Owed;
+            }
+        }
+        let reply = self.keep();
+        self.waiting.push_back(reply);
+        Served::Owed
+    }
+
+    fn replies(&mut self) -> Option<&mut Replies> {
+        Some(&mut self.replies)
+    }
+}
+
+/// A desk, and what its replies are charged to.
+struct Place {
+    receiver: Handle,
+    sender: Handle,
+    pool: Handle,
+}
+
+impl Place {
+    fn new() -> Result<Place, Error> {
+        let receiver = syscall::endpoint_create(slots::POOL, 0)?;
+        Ok(Place {
+            receiver,
+            sender: syscall::cap_derive(receiver, slots::POOL, 1, Access::all())?,
+            pool: syscall::pool_create(slots::POOL, 64)?,
+        })
+    }
+
+    fn serve(&self) -> Outcome {
+        let mut desk = Desk {
+            waiting: VecDeque::new(),
+            replies: Replies::new(self.pool),
+        };
+        server::run(self.receiver, &mut desk)
+    }
+
+    fn ask(&self, ask: Ask) -> Result<Vec<u8>, Error> {
+        let mut mail = Mail::new().within(PATIENCE)?;
+        mail.call(self.sender, &[ask as u8], &[])?;
+        Ok(mail.bytes().to_vec())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = syscall::pool_destroy(self.pool);
+        for handle in [self.pool, self.sender, self.receiver] {
+            let _ = syscall::cap_close(handle);
+        }
+    }
+}
+
+/// Waits until the thread waits in its call.
+fn until_it_waits(worker: &Worker) -> Outcome {
+    let deadline = after(PATIENCE)?;
+    while syscall::thread_status(worker.thread())?.0 & 0xff != 1 {
+        check!(syscall::clock()? < deadline, "the thread does not wait");
+        syscall::thread_yield()?;
+    }
+    Ok(())
+}
+
+fn kept_calls_are_answered_in_the_order_in_which_the_handler_answers_them() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let (came, went) = (AtomicU64::new(0), AtomicU64::new(0));
+    let client = || {
+        let number = came.fetch_add(1, SeqCst);
+        check_eq!(place.ask(Ask::Wait)?, [0; 8]);
+        check_eq!(went.fetch_add(1, SeqCst), number);
+        Ok(())
+    };
+    let mut used = None;
+    for _ in 0..3 {
+        (came.store(0, SeqCst), went.store(0, SeqCst));
+        let mut workers = Vec::new();
+        for _ in 0..3 {
+            let worker = Worker::start(&client)?;
+            until_it_waits(&worker)?;
+            workers.push(worker);
+        }
+        check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+        for worker in workers {
+            worker.join()?;
+        }
+        // The replies of the first round do for the others.
+        let (_, now) = syscall::pool_status(place.pool)?;
+        check_eq!(now, *used.get_or_insert(now));
+    }
+    drop(server);
+    Ok(())
+}
+
+fn a_call_is_kept_in_the_turn_that_answers_another() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let client = || {
+        check_eq!(place.ask(Ask::TakePlace)?, [0; 8]);
+        Ok(())
+    };
+    let mut waiting = Worker::start(&client)?;
+    for _ in 0..20 {
+        until_it_waits(&waiting)?;
+        let next = Worker::start(&client)?;
+        waiting.join()?;
+        waiting = next;
+    }
+    until_it_waits(&waiting)?;
+    check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+    waiting.join()?;
+    drop(server);
+    Ok(())
+}
+
+fn a_call_can_be_kept_and_answered_in_one_turn() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    for _ in 0..20 {
+        check_eq!(place.ask(Ask::WaitInVain)?, b"at once");
+    }
+    drop(server);
+    Ok(())
+}
+
+fn a_call_that_is_not_to_be_kept_after_all_is_answered_at_once() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    for _ in 0..20 {
+        check_eq!(place.ask(Ask::ChangeMind)?, b"no");
+    }
+    drop(server);
+    Ok(())
+}
+
+fn an_answer_too_long_to_go_with_the_wait_arrives_all_the_same() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let client = || {
+        check_eq!(place.ask(Ask::Wait)?.len(), 64);
+        Ok(())
+    };
+    let last = || {
+        check_eq!(place.ask(Ask::TakePlaceLong)?, [0; 8]);
+        Ok(())
+    };
+    let first = Worker::start(&client)?;
+    until_it_waits(&first)?;
+    let second = Worker::start(&last)?;
+    first.join()?;
+    check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+    second.join()?;
+    drop(server);
+    Ok(())
+}
+
+fn an_answer_to_a_caller_that_died_stops_nobody() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let client = || place.ask(Ask::Wait).map(drop).map_err(Into::into);
+    for _ in 0..3 {
+        let dies = Worker::start(&client)?;
+        until_it_waits(&dies)?;
+        drop(dies);
+        let lives = Worker::start(&client)?;
+        until_it_waits(&lives)?;
+        check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+        lives.join()?;
+    }
+    // With the wait, too.
+    let dies = Worker::start(&client)?;
+    until_it_waits(&dies)?;
+    drop(dies);
+    check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
+    check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+    drop(server);
+    Ok(())
+}
+
+fn a_call_that_is_neither_kept_nor_answered_is_given_up() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let client = || {
+        check_eq!(place.ask(Ask::Wait)?, [0; 8]);
+        Ok(())
+    };
+    check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
+    let waits = Worker::start(&client)?;
+    until_it_waits(&waits)?;
+    check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
+    waits.join()?;
+    drop(server);
+    Ok(())
+}
+
+fn more_calls_can_be_kept_than_replies_are_idle() -> Outcome {
+    const MANY: usize = 150;
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let client = || {
+        check_eq!(place.ask(Ask::Wait)?, [0; 8]);
+        Ok(())
+    };
+    let mut used = None;
+    for _ in 0..2 {
+        let mut workers = Vec::new();
+        for _ in 0..MANY {
+            let worker = Worker::start(&client)?;
+            until_it_waits(&worker)?;
+            workers.push(worker);
+        }
+        check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+        for worker in workers {
+            worker.join()?;
+        }
+        let (_, now) = syscall::pool_status(place.pool)?;
+        check_eq!(now, *used.get_or_insert(now));
+    }
+    drop(server);
+    Ok(())
+}
