@@ -173,7 +173,8 @@ fn kept_calls_are_answered_in_the_order_in_which_the_handler_answers_them() -> O
     };
     let mut used = None;
     for _ in 0..3 {
-        (came.store(0, SeqCst), went.store(0, SeqCst));
+        came.store(0, SeqCst);
+        went.store(0, SeqCst);
         let mut workers = Vec::new();
         for _ in 0..3 {
             let worker = Worker::start(&client)?;
