@@ -147,8 +147,7 @@ impl ProcessServer {
             if self.processes[service].is_alive() {
                 self.end_process(machine, service, Ending::interrupted());
             } else {
-                self.disown(service);
-                self.bury(machine, service);
+                self.reap(machine, service);
             }
         }
         for stopper in stoppers {
@@ -178,8 +177,7 @@ impl ProcessServer {
         if maker.is_some_and(|maker| self.keeps_result(id, maker)) {
             self.processes[id].event = Event::Ended(status);
         } else if vanishes {
-            self.disown(id);
-            self.bury(machine, id);
+            self.reap(machine, id);
             self.wake_waiters(machine, parent);
         } else {
             self.report(machine, id, Event::Ended(status));
@@ -348,8 +346,8 @@ impl ProcessServer {
     }
 
     /// Takes `child` from its parent.
-    #[inline]
-    pub(crate) fn disown(&mut self, child: ProcessId) {
+    #[inline(always)]
+    fn disown(&mut self, child: ProcessId) {
         let record = &mut self.processes[child];
         let Some(parent) = record.parent.take() else {
             return;
@@ -419,9 +417,16 @@ impl ProcessServer {
         }
     }
 
-    /// The end of a process that has been told, or that nobody waits for. Its record stays as long
-    /// as there are handles on it, and so does its number (W32-EXIT-18).
-    pub(crate) fn bury<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
+    /// The end of a process that has been told, or that nobody waits for.
+    pub(crate) fn reap<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
+        self.disown(id);
+        self.bury(machine, id);
+    }
+
+    /// The end of a process that has no parent any more. Its record stays as long as there are
+    /// handles on it, and so does its number (W32-EXIT-18).
+    #[inline(always)]
+    fn bury<M: Machine>(&mut self, machine: &mut M, id: ProcessId) {
         let process = &mut self.processes[id];
         let (pid, kept) = (process.pid, process.handles > 0);
         let (group, links) = (process.group, core::mem::take(&mut process.member));

@@ -207,7 +207,7 @@ impl ProcessServer {
     }
 
     /// Links a thread to its process under a number that is reserved.
-    #[inline]
+    #[inline(always)]
     fn join_process(&mut self, thread: ThreadId, process: ProcessId, tid: u32) {
         let record = &mut self.threads[thread];
         record.role = Role::Member(process);

@@ -107,7 +107,9 @@ impl PidSpace {
         change(entry);
         if entry.is_free() {
             page.used -= 1;
-            self.forget_unused(number);
+            if page.used == 0 {
+                self.forget_unused(number);
+            }
         }
     }
 
@@ -116,12 +118,15 @@ impl PidSpace {
     #[inline]
     fn forget_unused(&mut self, number: u32) {
         let index = number as usize / PAGE;
-        if index != self.last as usize / PAGE
-            && let Some(place) = self.pages.get_mut(index)
-            && place.as_ref().is_some_and(|page| page.used == 0)
-        {
-            *place = None;
+        let is_unused = |page: &Option<Box<Page>>| page.as_ref().is_some_and(|page| page.used == 0);
+        if index != self.last as usize / PAGE && self.pages.get(index).is_some_and(is_unused) {
+            self.forget_page(index);
         }
+    }
+
+    #[cold]
+    fn forget_page(&mut self, index: usize) {
+        self.pages[index] = None;
     }
 
     /// Reserves the next number.

@@ -20,31 +20,42 @@ pub struct Ready {
 
 impl Ready {
     /// Puts a child in its place.
+    #[inline]
     pub fn insert(&mut self, order: u64, child: ProcessId) {
-        match &mut self.first {
+        match self.first {
             None => self.first = Some((order, child)),
-            Some(first) if first.0 == order => first.1 = child,
-            Some(first) if first.0 > order => {
-                let later = core::mem::replace(first, (order, child));
-                self.others.push_front(later);
+            Some(first) => self.insert_beside(first, (order, child)),
+        }
+    }
+
+    fn insert_beside(&mut self, first: (u64, ProcessId), new: (u64, ProcessId)) {
+        let (order, child) = new;
+        if order <= first.0 {
+            self.first = Some(new);
+            if order < first.0 {
+                self.others.push_front(first);
             }
-            Some(_) => match self.place(order) {
-                Ok(place) => self.others[place].1 = child,
-                Err(place) => self.others.insert(place, (order, child)),
-            },
+            return;
+        }
+        match self.place(order) {
+            Ok(place) => self.others[place].1 = child,
+            Err(place) => self.others.insert(place, new),
         }
     }
 
     /// Takes a child out, if it is there.
+    #[inline]
     pub fn remove(&mut self, order: u64) {
         match self.first {
             Some((first, _)) if first == order => self.first = self.others.pop_front(),
-            Some(_) => {
-                if let Ok(place) = self.place(order) {
-                    self.others.remove(place);
-                }
-            }
+            Some(_) => self.remove_other(order),
             None => {}
+        }
+    }
+
+    fn remove_other(&mut self, order: u64) {
+        if let Ok(place) = self.place(order) {
+            self.others.remove(place);
         }
     }
 

@@ -86,8 +86,7 @@ impl ProcessServer {
     fn collect<M: Machine>(&mut self, machine: &mut M, id: ProcessId) -> i32 {
         let result = self.processes[id].service.result;
         self.unmake(id);
-        self.disown(id);
-        self.bury(machine, id);
+        self.reap(machine, id);
         result
     }
 

@@ -328,7 +328,7 @@ impl ProcessServer {
         });
         match done {
             Ok(()) => Ok(()),
-            Err(error) => self.reserve_again(machine, in_use, parts, steps, error),
+            Err(error) => self.reserve_again(machine, in_use, parts, &steps, error),
         }
     }
 
@@ -340,7 +340,7 @@ impl ProcessServer {
         machine: &mut M,
         in_use: Place,
         parts: &mut Parts,
-        steps: impl Fn(&mut Reserving<M>) -> Result<(), Errno>,
+        steps: &dyn Fn(&mut Reserving<M>) -> Result<(), Errno>,
         mut error: Errno,
     ) -> Result<(), Errno> {
         loop {

@@ -203,8 +203,7 @@ impl ProcessServer {
         };
         let waited = record.told(status);
         if let Event::Ended(_) = event {
-            self.disown(child);
-            self.bury(machine, child);
+            self.reap(machine, child);
         } else {
             self.processes[parent].ready.remove(order);
         }
