@@ -159,9 +159,9 @@ impl<M: Machine> Kernel<M> {
                     self.garbage.nodes.push(&mut self.memory, node);
                     return;
                 }
-                let mut notices = self.memory.get(endpoint).notices;
+                let mut notices = self.memory.get(endpoint).notices();
                 notices.push(&mut self.memory, node);
-                self.memory.get_mut(endpoint).notices = notices;
+                self.memory.get_mut(endpoint).set_notices(notices);
                 self.tell_receiver(endpoint);
             }
             Fate::Gone(kind, object) => self.drop_object(kind, object),
@@ -256,7 +256,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     fn end_endpoint(&mut self, endpoint: Ref<Endpoint>) {
-        self.memory.get_mut(endpoint).ended = true;
+        self.memory.get_mut(endpoint).end();
         self.list_endpoint(endpoint);
     }
 
@@ -271,7 +271,7 @@ impl<M: Machine> Kernel<M> {
     /// Sends away one of those who wait in vain; true when nobody is left.
     fn endpoint_step(&mut self, endpoint: Ref<Endpoint>) -> bool {
         let entry = self.memory.get(endpoint);
-        let (ended, served) = (entry.ended, entry.is_served());
+        let (ended, served) = (entry.has_ended(), entry.is_served());
         if let Some(receiver) = entry.receiver()
             && (ended || entry.without_receiver)
         {
@@ -285,9 +285,9 @@ impl<M: Machine> Kernel<M> {
             return false;
         }
         if !served {
-            let mut notices = self.memory.get(endpoint).notices;
+            let mut notices = self.memory.get(endpoint).notices();
             if let Some(node) = notices.pop(&mut self.memory) {
-                self.memory.get_mut(endpoint).notices = notices;
+                self.memory.get_mut(endpoint).set_notices(notices);
                 self.garbage.nodes.push(&mut self.memory, node);
                 return false;
             }
@@ -300,7 +300,7 @@ impl<M: Machine> Kernel<M> {
 
     fn forget_endpoint(&mut self, endpoint: Ref<Endpoint>) {
         let entry = self.memory.get(endpoint);
-        if entry.ended && entry.holds == 0 && !entry.listed {
+        if entry.has_ended() && entry.holds == 0 && !entry.listed {
             self.memory.destroy(endpoint);
         }
     }
@@ -608,7 +608,7 @@ impl<M: Machine> Kernel<M> {
             return Ended::Remnant;
         }
         if let Some(endpoint) = object.downcast::<Endpoint>() {
-            if !self.memory.get(endpoint).ended {
+            if !self.memory.get(endpoint).has_ended() {
                 self.end_endpoint(endpoint);
                 return Ended::Unfinished;
             }

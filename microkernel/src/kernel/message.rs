@@ -232,7 +232,7 @@ impl<M: Machine> Kernel<M> {
         endpoint: Ref<Endpoint>,
         deadline_ns: u64,
     ) -> Result<(), Stop> {
-        if self.memory.get(endpoint).ended {
+        if self.memory.get(endpoint).has_ended() {
             return Err(Error::Gone.into());
         }
         if self.take_message(thread, endpoint)? {
@@ -294,16 +294,16 @@ impl<M: Machine> Kernel<M> {
 
     /// Delivers what an endpoint has to tell beside messages; false if there is nothing.
     pub(crate) fn take_notice(&mut self, thread: Ref<Thread>, endpoint: Ref<Endpoint>) -> bool {
-        if let Some(notification) = self.memory.get(endpoint).bound {
+        if let Some(notification) = self.memory.get(endpoint).bound() {
             let bits = self.memory.get_mut(notification).take(u64::MAX);
             if bits != 0 {
                 self.tell(thread, MessageKind::Notification, 0, 0, 0, Some(bits));
                 return true;
             }
         }
-        let mut cancels = self.memory.get(endpoint).cancels;
+        let mut cancels = self.memory.get(endpoint).cancels();
         if let Some(caller) = cancels.pop(&mut self.memory) {
-            self.memory.get_mut(endpoint).cancels = cancels;
+            self.memory.get_mut(endpoint).set_cancels(cancels);
             let entry = self.memory.get_mut(caller);
             entry.unusual.remove(Unusual::CANCEL_QUEUED);
             let (label, badge, access) = (entry.label, entry.message.badge, entry.message.access);
@@ -311,11 +311,11 @@ impl<M: Machine> Kernel<M> {
             return true;
         }
         loop {
-            let mut notices = self.memory.get(endpoint).notices;
+            let mut notices = self.memory.get(endpoint).notices();
             let Some(node) = notices.pop(&mut self.memory) else {
                 return false;
             };
-            self.memory.get_mut(endpoint).notices = notices;
+            self.memory.get_mut(endpoint).set_notices(notices);
             let (badge, alive) = (
                 self.memory.get(node).badge(),
                 self.memory.get(node).is_alive(),
@@ -482,9 +482,9 @@ impl<M: Machine> Kernel<M> {
         }
         if let Some(endpoint) = endpoint {
             if cancel_queued {
-                let mut cancels = self.memory.get(endpoint).cancels;
+                let mut cancels = self.memory.get(endpoint).cancels();
                 cancels.remove(&mut self.memory, caller);
-                self.memory.get_mut(endpoint).cancels = cancels;
+                self.memory.get_mut(endpoint).set_cancels(cancels);
             }
             self.release_endpoint(endpoint);
         }
@@ -588,9 +588,9 @@ impl<M: Machine> Kernel<M> {
             return;
         }
         entry.unusual.insert(Unusual::CANCEL_QUEUED);
-        let mut cancels = self.memory.get(endpoint).cancels;
+        let mut cancels = self.memory.get(endpoint).cancels();
         cancels.push(&mut self.memory, caller);
-        self.memory.get_mut(endpoint).cancels = cancels;
+        self.memory.get_mut(endpoint).set_cancels(cancels);
         self.tell_receiver(endpoint);
     }
 }

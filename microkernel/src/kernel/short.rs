@@ -10,6 +10,7 @@ use super::transfer::Passing;
 use super::{CALL, Kernel, REPLY_RECEIVE};
 use crate::machine::Machine;
 use crate::memory::{Loadable, Object, Ref};
+use crate::object::endpoint::Found;
 use crate::object::thread::Holder;
 use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread};
 use libipc::abi::{
@@ -84,9 +85,11 @@ impl<M: Machine> Kernel<M> {
     /// Whether an endpoint has nothing for a receiver.
     #[inline(always)]
     fn must_wait_at(&self, endpoint: Ref<Endpoint>) -> bool {
-        let there = self.memory.get(endpoint);
-        let silent = |notification: Ref<Notification>| self.memory.get(notification).bits() == 0;
-        !there.ended && there.is_quiet() && there.bound.is_none_or(silent)
+        match self.memory.get(endpoint).found() {
+            Found::Nothing => true,
+            Found::Bits(notification) => self.memory.get(notification).bits() == 0,
+            Found::Something => false,
+        }
     }
 
     /// Copies the part of a body that is in registers.

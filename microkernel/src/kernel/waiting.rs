@@ -310,7 +310,7 @@ impl<M: Machine> Kernel<M> {
         notification: Ref<Notification>,
     ) -> Result<(), Error> {
         let entry = self.memory.get_mut(notification);
-        if entry.ended || self.memory.get(endpoint).ended {
+        if entry.ended || self.memory.get(endpoint).has_ended() {
             return Err(Error::Gone);
         }
         let entry = self.memory.get_mut(notification);
@@ -324,14 +324,14 @@ impl<M: Machine> Kernel<M> {
         entry.bound = Some(endpoint);
         entry.holds += 1;
         self.unbind(endpoint);
-        self.memory.get_mut(endpoint).bound = Some(notification);
+        self.memory.get_mut(endpoint).set_bound(Some(notification));
         self.tell_receiver(endpoint);
         Ok(())
     }
 
     /// Takes off the notification that is bound to an endpoint.
     pub(crate) fn unbind(&mut self, endpoint: Ref<Endpoint>) {
-        if let Some(notification) = self.memory.get_mut(endpoint).bound.take() {
+        if let Some(notification) = self.memory.get_mut(endpoint).set_bound(None) {
             self.memory.get_mut(notification).bound = None;
             self.release_notification(notification);
         }

@@ -11,6 +11,35 @@ use super::{Notification, Queue, Thread};
 use crate::cap::Nodes;
 use crate::machine::Machine;
 use crate::memory::{Memory, Object, ObjectKind, Ref};
+use bitflags::bitflags;
+
+bitflags! {
+    /// What a receiver has to look at before it waits at an endpoint, in one word.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Pending: u8 {
+        /// Threads wait with messages.
+        const SENDERS = 1 << 0;
+        /// Callers want their calls back.
+        const CANCELS = 1 << 1;
+        /// Badges have no capability left.
+        const NOTICES = 1 << 2;
+        /// A notification is bound, which may have bits.
+        const BOUND = 1 << 3;
+        /// It has ended.
+        const ENDED = 1 << 4;
+    }
+}
+
+/// What a receiver finds at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: it has to wait.
+    Nothing,
+    /// The bits of this notification, if it has any.
+    Bits(Ref<Notification>),
+    /// A message, something to be told, or that the endpoint has ended.
+    Something,
+}
 
 /// A meeting point for sending and receiving threads.
 pub struct Endpoint {
@@ -20,14 +49,15 @@ pub struct Endpoint {
     keep_queued: bool,
     /// No capability to receive here is left.
     pub(crate) without_receiver: bool,
-    /// Its pool has ended, or nobody refers to it: no message goes through it any more.
-    pub(crate) ended: bool,
+    /// Says of the four fields below whether there is anything in them, of `senders` too, and whether
+    /// its pool has ended or nobody refers to it: no message goes through it any more.
+    pending: Pending,
     /// Callers that want their received calls back.
-    pub(crate) cancels: Queue,
+    cancels: Queue,
     /// Sender nodes of which no slot is left.
-    pub(crate) notices: Nodes,
+    notices: Nodes,
     /// Its bits are delivered here; a hold on it.
-    pub(crate) bound: Option<Ref<Notification>>,
+    bound: Option<Ref<Notification>>,
     /// Capabilities and threads that refer to it.
     pub(crate) holds: u32,
     /// The next one in the list of those to be looked at.
@@ -48,7 +78,7 @@ impl Endpoint {
             receivers: Queue::EMPTY,
             keep_queued,
             without_receiver: false,
-            ended: false,
+            pending: Pending::empty(),
             cancels: Queue::EMPTY,
             notices: Nodes::default(),
             bound: None,
@@ -61,7 +91,7 @@ impl Endpoint {
     /// Whether a message sent now can ever be received.
     #[inline]
     pub fn is_served(&self) -> bool {
-        !self.ended && (!self.without_receiver || self.keep_queued)
+        !self.has_ended() && (!self.without_receiver || self.keep_queued)
     }
 
     /// The receiver that has waited longest.
@@ -76,10 +106,65 @@ impl Endpoint {
         self.senders.first()
     }
 
-    /// Whether a receiver would find nothing here, not counting a bound notification.
+    /// What a receiver finds here.
+    #[inline(always)]
+    pub fn found(&self) -> Found {
+        if self.pending.is_empty() {
+            return Found::Nothing;
+        }
+        match self.bound {
+            Some(notification) if self.pending == Pending::BOUND => Found::Bits(notification),
+            _ => Found::Something,
+        }
+    }
+
+    /// Whether no message goes through it any more.
     #[inline]
-    pub fn is_quiet(&self) -> bool {
-        self.senders.is_empty() && self.cancels.is_empty() && self.notices.is_empty()
+    pub fn has_ended(&self) -> bool {
+        self.pending.contains(Pending::ENDED)
+    }
+
+    /// No message goes through it any more.
+    pub fn end(&mut self) {
+        self.pending.insert(Pending::ENDED);
+    }
+
+    fn set_senders(&mut self, senders: Queue) {
+        self.senders = senders;
+        self.pending.set(Pending::SENDERS, !senders.is_empty());
+    }
+
+    /// Callers that want their received calls back.
+    pub fn cancels(&self) -> Queue {
+        self.cancels
+    }
+
+    /// Changes them.
+    pub fn set_cancels(&mut self, cancels: Queue) {
+        self.cancels = cancels;
+        self.pending.set(Pending::CANCELS, !cancels.is_empty());
+    }
+
+    /// Sender nodes of which no slot is left.
+    pub fn notices(&self) -> Nodes {
+        self.notices
+    }
+
+    /// Changes them.
+    pub fn set_notices(&mut self, notices: Nodes) {
+        self.notices = notices;
+        self.pending.set(Pending::NOTICES, !notices.is_empty());
+    }
+
+    /// The notification whose bits are delivered here.
+    pub fn bound(&self) -> Option<Ref<Notification>> {
+        self.bound
+    }
+
+    /// Changes it, and returns which it was.
+    pub fn set_bound(&mut self, to: Option<Ref<Notification>>) -> Option<Ref<Notification>> {
+        self.pending.set(Pending::BOUND, to.is_some());
+        core::mem::replace(&mut self.bound, to)
     }
 }
 
@@ -107,14 +192,14 @@ impl<M: Machine> Memory<M> {
             End::Back => senders.push(self, thread),
             End::Front => senders.push_front(self, thread),
         }
-        self.get_mut(endpoint).senders = senders;
+        self.get_mut(endpoint).set_senders(senders);
     }
 
     /// Lets a thread wait here for a message.
     #[inline(always)]
     pub fn endpoint_queue_receiver(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
         let here = self.get(endpoint);
-        debug_assert!(here.is_quiet());
+        debug_assert!(here.found() != Found::Something);
         let mut receivers = here.receivers;
         receivers.push(self, thread);
         self.get_mut(endpoint).receivers = receivers;
@@ -125,7 +210,7 @@ impl<M: Machine> Memory<M> {
     pub fn endpoint_leave_sender(&mut self, endpoint: Ref<Endpoint>, thread: Ref<Thread>) {
         let mut senders = self.get(endpoint).senders;
         senders.remove(self, thread);
-        self.get_mut(endpoint).senders = senders;
+        self.get_mut(endpoint).set_senders(senders);
     }
 
     /// Takes a thread out that waits here for a message.
@@ -152,10 +237,11 @@ mod tests {
         memory.endpoint_queue_sender(endpoint, one, End::Back);
         memory.endpoint_queue_sender(endpoint, two, End::Front);
         assert_eq!(memory.get(endpoint).sender(), Some(two));
+        assert_eq!(memory.get(endpoint).found(), Found::Something);
         assert_eq!(memory.get(endpoint).receiver(), None);
         memory.endpoint_leave_sender(endpoint, two);
         memory.endpoint_leave_sender(endpoint, one);
-        assert!(memory.get(endpoint).is_quiet());
+        assert_eq!(memory.get(endpoint).found(), Found::Nothing);
         memory.endpoint_queue_receiver(endpoint, one);
         assert_eq!(memory.get(endpoint).sender(), None);
         assert_eq!(memory.get(endpoint).receiver(), Some(one));
@@ -166,7 +252,7 @@ mod tests {
         let mut endpoint = Endpoint::new(true);
         endpoint.without_receiver = true;
         assert!(endpoint.is_served());
-        endpoint.ended = true;
+        endpoint.end();
         assert!(!endpoint.is_served());
         let mut endpoint = Endpoint::new(false);
         endpoint.without_receiver = true;
