@@ -13,6 +13,7 @@ use crate::memory::{Loadable, Object, Ref};
 use crate::object::endpoint::Found;
 use crate::object::thread::Holder;
 use crate::object::{Endpoint, Notification, Owed, Reply, State, Thread};
+use core::ops::Range;
 use libipc::abi::{
     Access, Delivery, Handle, INLINE_BYTES, IpcCall, IpcFlags, Kind, MessageKind, OpWord,
     REPLY_BYTES, REPLY_WORD,
@@ -92,12 +93,22 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// Copies the part of a body that is in registers.
+    /// Copies the part of a body of this length that is in registers. Most are short.
     #[inline(always)]
-    fn copy_body(&mut self, from: Ref<Thread>, to: Ref<Thread>) {
+    fn copy_body(&mut self, from: Ref<Thread>, to: Ref<Thread>, length: usize) {
+        if length > 0 {
+            self.copy_words(from, to, 0..2);
+            if length > 16 {
+                self.copy_words(from, to, 2..INLINE_BYTES / 8);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn copy_words(&mut self, from: Ref<Thread>, to: Ref<Thread>, places: Range<usize>) {
         // Word by word: the threads are not known to be different, and eight words at once do not
         // fit the registers.
-        for place in 0..INLINE_BYTES / 8 {
+        for place in places {
             let word = self.memory.get(from).context.body()[place];
             self.memory.get_mut(to).context.body_mut()[place] = word;
         }
@@ -179,9 +190,7 @@ impl<M: Machine> Kernel<M> {
         caller.message.killable_only = false;
         caller.message.cancelled = false;
         let label = caller.label;
-        if length > 0 {
-            self.copy_body(thread, receiver);
-        }
+        self.copy_body(thread, receiver, length);
         let server = self.memory.get_mut(receiver);
         server.state = State::Ready;
         server.owed = Owed::Caller(thread);
@@ -268,9 +277,7 @@ impl<M: Machine> Kernel<M> {
         server.state = State::Receiving;
         server.message.endpoint = Some(endpoint);
         server.context.set_status(RECEIVE);
-        if length > 0 {
-            self.copy_body(thread, caller);
-        }
+        self.copy_body(thread, caller, length);
         self.memory.endpoint_queue_receiver(endpoint, thread);
         let waiting = self.memory.get_mut(caller);
         waiting.state = State::Ready;
@@ -368,9 +375,7 @@ impl<M: Machine> Kernel<M> {
         // The answer.
         self.memory.get_mut(endpoint).holds -= 1;
         self.memory.get_mut(reply).take_caller();
-        if operation.length() > 0 {
-            self.copy_body(thread, caller);
-        }
+        self.copy_body(thread, caller, operation.length());
         let waiting = self.memory.get_mut(caller);
         waiting.state = State::Ready;
         waiting.holder = Holder::Nobody;
