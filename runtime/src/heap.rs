@@ -40,10 +40,16 @@ unsafe impl Send for Pages {}
 unsafe impl Source for Pages {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         let base = talc.source.end;
+        let free_at_end = talc.source.heap_end.map_or(0, |heap_end| {
+            // SAFETY: `heap_end` is what the last `claim` or `extend` returned.
+            let reserved = unsafe { talc.reserved(heap_end) };
+            heap_end.addr().get() - reserved.up_to.addr().get()
+        });
         // The allocator keeps some metadata of its own beside the block.
         let bytes = (layout.size() as u64)
             .saturating_add(layout.align() as u64)
             .saturating_add(PAGE_BYTES)
+            .saturating_sub(free_at_end as u64)
             .max(STEP)
             .next_multiple_of(PAGE_BYTES);
         if bytes > HEAP + LIMIT - base {
@@ -69,10 +75,10 @@ unsafe impl Source for Pages {
 
 /// Has the pool pay for the pages of a range.
 fn commit(base: u64, end: u64) -> Result<(), Error> {
-    static ZERO: u8 = 0;
+    // Untouched memory reads as zero, and so nothing changes but that each page is there.
     (base..end)
         .step_by(PAGE_BYTES as usize)
-        .try_for_each(|page| syscall::space_write(own_space(), page, &raw const ZERO as u64, 1, 0))
+        .try_for_each(|page| syscall::space_compare_exchange(own_space(), page, 0, 0).map(drop))
 }
 
 #[cfg_attr(target_os = "none", global_allocator)]
