@@ -402,12 +402,30 @@ impl Caller {
     }
 }
 
+/// A call that is kept, by the reply that keeps it: whoever has it answers the call, or gives it up,
+/// once.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kept(Handle);
+
+impl Kept {
+    /// The call that is, or is to be, kept by a reply.
+    pub const fn by(reply: Handle) -> Kept {
+        Kept(reply)
+    }
+
+    /// The reply, for whoever answers the call or gives it up.
+    pub const fn into_reply(self) -> Handle {
+        self.0
+    }
+}
+
 /// What a handler says: an answer now, or an answer that it still owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<T> {
     /// The caller goes on with this.
     Now(T),
-    /// The handler kept the reply and will answer through it, once.
+    /// The handler keeps the call and will answer it, once ([`Kept`]).
     Later,
 }
 

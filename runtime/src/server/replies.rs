@@ -8,7 +8,7 @@
 
 use heapless::Vec;
 use libipc::abi::{Error, Handle, IpcCall, REPLY_BYTES, SendCap};
-use libipc::wire::{Body, ShortBody};
+use libipc::wire::{Body, Kept, ShortBody};
 
 use super::{Message, RECEIVE, forget, naming, operation, send};
 use crate::syscall;
@@ -18,9 +18,6 @@ use crate::syscall;
 const IDLE: usize = 128;
 
 /// The replies of a server.
-///
-/// A handle that [`keep`](Replies::keep) returns goes to exactly one of [`answer`](Replies::answer),
-/// [`answer_soon`](Replies::answer_soon) and [`close`](Replies::close).
 pub struct Replies {
     /// What pays for them.
     pool: Handle,
@@ -50,7 +47,7 @@ impl Replies {
     ///
     /// `NoMemory` if a new reply is needed and the pool is at its limit; `WrongState` if the call is
     /// kept already.
-    pub fn keep(&mut self) -> Result<Handle, Error> {
+    pub fn keep(&mut self) -> Result<Kept, Error> {
         if self.keeps.is_some() {
             return Err(Error::WrongState);
         }
@@ -59,18 +56,19 @@ impl Replies {
             None => syscall::reply_create(self.pool)?,
         };
         self.keeps = reply;
-        Ok(reply)
+        Ok(Kept::by(reply))
     }
 
     /// Answers a kept call now, and hands over `gives`. An error (the caller is gone) leaves nothing
     /// open: capabilities to be moved are closed.
     pub fn answer<const TAIL: usize>(
         &mut self,
-        reply: Handle,
+        kept: Kept,
         answer: &mut Body<TAIL>,
         gives: &[SendCap],
     ) -> Result<(), Error> {
         self.answer_first();
+        let reply = kept.into_reply();
         let sent = send(self.named(reply), answer, gives);
         self.put_back(reply);
         sent.inspect_err(|_| forget(gives))
@@ -79,15 +77,16 @@ impl Replies {
     /// Answers a kept call when the server waits again, but before any other answer that is given
     /// after this. `write` writes the answer; whether the caller is still there nobody learns.
     #[inline]
-    pub fn answer_soon(&mut self, reply: Handle, write: impl FnOnce(&mut ShortBody)) {
+    pub fn answer_soon(&mut self, kept: Kept, write: impl FnOnce(&mut ShortBody)) {
         self.answer_first();
         self.answer.clear();
         write(&mut self.answer);
-        self.answers = reply;
+        self.answers = kept.into_reply();
     }
 
     /// Gives a kept call up: its caller, if it is still there, hears that nobody will answer.
-    pub fn close(&mut self, reply: Handle) {
+    pub fn close(&mut self, kept: Kept) {
+        let reply = kept.into_reply();
         if self.keeps == reply {
             // It keeps nothing yet. The loop answers the call, or gives it up.
             self.keeps = Handle::NONE;

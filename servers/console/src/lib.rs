@@ -24,7 +24,7 @@ use libipc::abi::{Error, Handle, SendCap, TAIL_BYTES};
 use libipc::exec_channel::{exit, header, ready, to_host};
 use libipc::protocol::console::{self, ConsoleError};
 use libipc::protocol::files::{self, DirectoryEntry, FileError, FileInfo, FileKind, From};
-use libipc::wire::{Answer, Blob, Bytes, Caller};
+use libipc::wire::{Answer, Blob, Bytes, Caller, Kept};
 
 use channel::{Channel, Found};
 use terminal::Terminal;
@@ -45,9 +45,9 @@ pub trait World {
     /// Waits until what was sent has left the machine.
     fn drain(&mut self);
     /// Keeps the request that is being handled.
-    fn keep_reply(&mut self) -> Result<Handle, Error>;
+    fn keep_reply(&mut self) -> Result<Kept, Error>;
     /// Answers a read that was kept; false if the reader is gone.
-    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool;
+    fn answer(&mut self, kept: Kept, result: Result<Blob, FileError>) -> bool;
     /// A sender with this badge and access mask, to be handed over.
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;
 }
@@ -62,7 +62,7 @@ enum Line {
 /// A read that waits for input.
 #[derive(Debug)]
 struct Reader {
-    reply: Handle,
+    kept: Kept,
     label: u64,
     count: usize,
 }
@@ -119,12 +119,12 @@ impl Console {
 
     /// Answers as many waiting reads as there is input for.
     fn serve_readers(&mut self, world: &mut impl World) {
-        while let Some(&Reader { reply, count, .. }) = self.readers.front() {
-            let Some(result) = self.take_input(count, world) else {
+        while let Some(Reader { count, .. }) = self.readers.front() {
+            let Some(result) = self.take_input(*count, world) else {
                 return;
             };
-            self.readers.pop_front();
-            if !world.answer(reply, result.clone())
+            let reader = self.readers.pop_front().expect("it is the first");
+            if !world.answer(reader.kept, result.clone())
                 && let Ok(Blob(bytes)) = result
             {
                 // Whoever reads next gets it.
@@ -155,7 +155,7 @@ impl Console {
         if let Some(place) = self.readers.iter().position(|reader| reader.label == label)
             && let Some(reader) = self.readers.remove(place)
         {
-            world.answer(reader.reply, Err(FileError::Interrupted));
+            world.answer(reader.kept, Err(FileError::Interrupted));
         }
     }
 
@@ -256,9 +256,9 @@ impl<W: World> files::Server<W> for Console {
         {
             return result.map(Answer::Now);
         }
-        let reply = world.keep_reply().map_err(|_| FileError::NoMemory)?;
+        let kept = world.keep_reply().map_err(|_| FileError::NoMemory)?;
         self.readers.push_back(Reader {
-            reply,
+            kept,
             label: caller.label,
             count,
         });

@@ -5,7 +5,7 @@ use console_server::{CONTROL, Console, World};
 use libipc::abi::{Access, Error, Handle};
 use libipc::protocol::files::FileError;
 use libipc::protocol::{console, files, startup};
-use libipc::wire::{Blob, Caller, LongBody, Refusal, Served, answer};
+use libipc::wire::{Blob, Caller, Kept, LongBody, Refusal, Served, answer};
 use runtime::server::Replies;
 use runtime::{log, server, syscall};
 use uart_16550::backend::Backend;
@@ -119,14 +119,14 @@ impl World for Machine {
         }
     }
 
-    fn keep_reply(&mut self) -> Result<Handle, Error> {
+    fn keep_reply(&mut self) -> Result<Kept, Error> {
         self.replies.keep()
     }
 
-    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool {
+    fn answer(&mut self, kept: Kept, result: Result<Blob, FileError>) -> bool {
         let mut body = LongBody::new();
         answer(result.map_err(Refusal::Error), &mut body);
-        self.replies.answer(reply, &mut body, &[]).is_ok()
+        self.replies.answer(kept, &mut body, &[]).is_ok()
     }
 
     fn sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use libipc::exec_channel::{FromGuest, HostDecoder, end_of_input, to_guest};
-use libipc::wire::{Body, CallError, LongBody, Received, Served, Transport};
+use libipc::wire::{Body, CallError, Kept, LongBody, Received, Served, Transport};
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -24,11 +24,12 @@ impl World for FakeWorld {
     fn drain(&mut self) {
         self.drained = self.sent.len();
     }
-    fn keep_reply(&mut self) -> Result<Handle, Error> {
+    fn keep_reply(&mut self) -> Result<Kept, Error> {
         self.kept += 1;
-        Ok(Handle(self.kept))
+        Ok(Kept::by(Handle(self.kept)))
     }
-    fn answer(&mut self, reply: Handle, result: Result<Blob, FileError>) -> bool {
+    fn answer(&mut self, kept: Kept, result: Result<Blob, FileError>) -> bool {
+        let reply = kept.into_reply();
         self.answered.push((reply, result));
         !self.gone.contains(&reply.0)
     }

@@ -151,8 +151,8 @@ impl ProcessServer {
             }
         }
         for stopper in stoppers {
-            if let Some((_, reply)) = self.threads[stopper].owed.take() {
-                machine.answer(reply, &Late::Stopped(result));
+            if let Some((_, kept)) = self.threads[stopper].owed.take() {
+                machine.answer(kept, &Late::Stopped(result));
             }
         }
     }
@@ -230,9 +230,9 @@ impl ProcessServer {
         owner.threads.detach(links);
         owner.thread_count -= 1;
         links.close(&mut self.threads, |thread| &mut thread.sibling);
-        if let Some((owed, reply)) = owed {
+        if let Some((owed, kept)) = owed {
             self.drop_owed(machine, id, process, owed);
-            machine.close_reply(reply);
+            machine.give_up(kept);
         }
         if let Some(waiter) = waiter {
             self.release_waiter(machine, waiter);
@@ -266,11 +266,11 @@ impl ProcessServer {
     /// Whoever waits in a vfork goes on.
     fn release_waiter<M: Machine>(&mut self, machine: &mut M, waiter: ThreadId) {
         let thread = &mut self.threads[waiter];
-        let Some((Owed::Release { pid, .. }, reply)) = thread.owed.take() else {
+        let Some((Owed::Release { pid, .. }, kept)) = thread.owed.take() else {
             unreachable!("a releasing thread has a waiter");
         };
         let role = thread.role;
-        machine.answer(reply, &Late::Number(pid));
+        machine.answer(kept, &Late::Number(pid));
         if let Role::Member(process) = role {
             self.deliver_pending(machine, process);
         }
@@ -303,21 +303,22 @@ impl ProcessServer {
         let Some((thread, process)) = self.caller(label) else {
             return;
         };
-        let Some((owed, reply)) = self.threads[thread].owed else {
+        let owed = &mut self.threads[thread].owed;
+        let given_up =
+            owed.take_if(|(owed, _)| !matches!(owed, Owed::Release { .. } | Owed::Load(_)));
+        let Some((owed, kept)) = given_up else {
             return;
         };
         match owed {
-            Owed::Release { .. } | Owed::Load(_) => return,
             Owed::Wait { .. } => self.processes[process]
                 .waiters
                 .retain(|waiter| *waiter != thread),
             Owed::Stop(service) => self.processes[service]
                 .stoppers
                 .retain(|stopper| *stopper != thread),
-            Owed::ShouldStop => {}
+            Owed::ShouldStop | Owed::Release { .. } | Owed::Load(_) => {}
         }
-        self.threads[thread].owed = None;
-        machine.answer(reply, &Late::Errno(Errno::EINTR));
+        machine.answer(kept, &Late::Errno(Errno::EINTR));
     }
 
     /// Makes `child` the youngest child of `parent`.

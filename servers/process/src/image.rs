@@ -319,9 +319,9 @@ impl ProcessServer {
     ) -> Result<(), Errno> {
         let requests = &mut self.loads[load].requests;
         requests.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let reply = machine.keep_reply().map_err(errno)?;
+        let kept = machine.keep_reply().map_err(errno)?;
         requests.push(Request { purpose, late: 0 });
-        self.threads[purpose.caller()].owed = Some((Owed::Load(load), reply));
+        self.threads[purpose.caller()].owed = Some((Owed::Load(load), kept));
         if let Purpose::Exec { process, .. } = purpose {
             self.processes[process].exec = Some(load);
         }
@@ -367,12 +367,12 @@ impl ProcessServer {
             let caller = purpose.caller();
             // A request before this one may have ended the caller, and with it what it was owed.
             let owed = self.threads.get_mut(caller).and_then(|it| it.owed.take());
-            let done = owed.map(|(_, reply)| {
+            let done = owed.map(|(_, kept)| {
                 self.no_exec(&purpose);
-                (self.carry_out(machine, &purpose, template, late), reply)
+                (self.carry_out(machine, &purpose, template, late), kept)
             });
             release_directory(machine, &purpose);
-            let Some((done, reply)) = done else {
+            let Some((done, kept)) = done else {
                 continue;
             };
             match self
@@ -382,10 +382,10 @@ impl ProcessServer {
             {
                 true => {
                     let answer = done.unwrap_or_else(|errno| purpose.failure(errno));
-                    machine.answer(reply, &answer);
+                    machine.answer(kept, &answer);
                 }
                 // It has become another program.
-                false => machine.close_reply(reply),
+                false => machine.give_up(kept),
             }
         }
         let dropped = match machine.pages_of(template.place) > KEPT_PAGES {
@@ -434,7 +434,7 @@ impl ProcessServer {
             Purpose::Create { creator, plan } => {
                 let mut parts = Parts::default();
                 self.reserve(machine, *creator, plan, template.place, &mut parts)?;
-                let number = self.commit(machine, *creator, plan, &parts);
+                let number = self.commit(machine, *creator, plan, &mut parts);
                 let created = self.created(plan, number, parts.thread, parts.handles);
                 if late != 0
                     && let Some(process) = self.pids.get(number).process
@@ -584,8 +584,8 @@ impl ProcessServer {
         for Request { purpose, .. } in load.requests {
             release_directory(machine, &purpose);
             self.no_exec(&purpose);
-            if let Some((_, reply)) = self.threads[purpose.caller()].owed.take() {
-                machine.answer(reply, &purpose.failure(error));
+            if let Some((_, kept)) = self.threads[purpose.caller()].owed.take() {
+                machine.answer(kept, &purpose.failure(error));
             }
         }
     }

@@ -70,7 +70,7 @@ impl ProcessServer {
         if process.kind == Kind::Service && !process.service.woken {
             return b'S';
         }
-        match threads.next().map(|thread| thread.owed) {
+        match threads.next().map(|thread| &thread.owed) {
             Some(Some((Owed::Release { .. }, _))) => b'D',
             Some(Some(_)) | None => b'S',
             Some(None) => b'R',

@@ -124,7 +124,10 @@ impl ProcessServer {
                 members: list::List::default(),
             })
             .map_err(|_| ROOM)?;
-        let record = self.threads.insert(Thread::default()).map_err(|_| ROOM)?;
+        let record = self
+            .threads
+            .insert_with(Thread::default)
+            .map_err(|_| ROOM)?;
         if let Err(error) = machine.set_label(thread, record.bits()) {
             self.threads.discard(record);
             self.groups.discard(group);

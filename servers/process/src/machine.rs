@@ -6,7 +6,7 @@
 
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::{Errno, ProcessError, ProcessIds, Start, Waited, Win32Error};
-use libipc::wire::{self, Refusal, ShortBody};
+use libipc::wire::{self, Kept, Refusal, ShortBody};
 
 /// What a new thread lives in, as seen from the thread that it is made like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,9 +108,8 @@ pub trait Machine {
     fn set_clear_address(&mut self, thread: Handle, address: u64) -> Result<(), Error>;
     /// Labels a thread that the server did not make.
     fn set_label(&mut self, thread: Handle, label: u64) -> Result<(), Error>;
-    /// Keeps the call that is being served. The reply goes to exactly one of [`answer`](Self::answer)
-    /// and [`close_reply`](Self::close_reply).
-    fn keep_reply(&mut self) -> Result<Handle, Error>;
+    /// Keeps the call that is being served.
+    fn keep_reply(&mut self) -> Result<Kept, Error>;
     /// A sender to this server with `badge` and `access`. [`Served`](crate::ProcessServer) is told
     /// when the last copy of it is gone.
     fn derive_sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error>;
@@ -125,9 +124,9 @@ pub trait Machine {
     /// `cap_info` does.
     fn slot_at(&mut self, thread: Handle, table: TableSelector, index: u32) -> Option<(u32, u64)>;
     /// Answers a kept call. Capabilities in the answer are handed over.
-    fn answer(&mut self, reply: Handle, answer: &Late);
+    fn answer(&mut self, kept: Kept, answer: &Late);
     /// Gives a kept call up. One that is still being served can be answered as if it had not been kept.
-    fn close_reply(&mut self, reply: Handle);
+    fn give_up(&mut self, kept: Kept);
     /// Adds one to a thread's suspend count; on return it runs nowhere.
     fn suspend(&mut self, thread: Handle);
     /// Takes one from a thread's suspend count.

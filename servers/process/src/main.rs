@@ -7,7 +7,7 @@ use libipc::abi::{
 };
 use libipc::protocol::process::{Start, access, serve, slots};
 use libipc::protocol::startup::{self, process as own};
-use libipc::wire::{Caller, LongBody, Served, ShortBody};
+use libipc::wire::{Caller, Kept, LongBody, Served, ShortBody};
 use process_server::{
     Faulted, Fork, Late, Machine, MemoryShare, Place, ProcessServer, Shares, TableShare,
 };
@@ -69,10 +69,10 @@ impl Kernel {
     }
 
     #[cold]
-    fn answer_with(&mut self, reply: Handle, answer: &Late, caps: &[SendCap]) {
+    fn answer_with(&mut self, kept: Kept, answer: &Late, caps: &[SendCap]) {
         let mut body = ShortBody::new();
         answer.encode(&mut body);
-        done(self.replies.answer(reply, &mut body, caps));
+        done(self.replies.answer(kept, &mut body, caps));
     }
 
     /// What the kernel is to make a thread of, for a thread like `like`.
@@ -213,7 +213,7 @@ impl Machine for Kernel {
         syscall::thread_set_label(thread, label)
     }
 
-    fn keep_reply(&mut self) -> Result<Handle, Error> {
+    fn keep_reply(&mut self) -> Result<Kept, Error> {
         self.replies.keep()
     }
 
@@ -254,15 +254,15 @@ impl Machine for Kernel {
         Some((u32::try_from(index).ok()?, info))
     }
 
-    fn answer(&mut self, reply: Handle, answer: &Late) {
+    fn answer(&mut self, kept: Kept, answer: &Late) {
         match answer.caps() {
-            [] => self.replies.answer_soon(reply, |body| answer.encode(body)),
-            caps => self.answer_with(reply, answer, caps),
+            [] => self.replies.answer_soon(kept, |body| answer.encode(body)),
+            caps => self.answer_with(kept, answer, caps),
         }
     }
 
-    fn close_reply(&mut self, reply: Handle) {
-        self.replies.close(reply);
+    fn give_up(&mut self, kept: Kept) {
+        self.replies.close(kept);
     }
 
     fn suspend(&mut self, thread: Handle) {

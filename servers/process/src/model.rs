@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use libipc::abi::Handle;
 use libipc::protocol::process::Waited;
+use libipc::wire::Kept;
 
 use crate::arena::Id;
 use crate::list::{Links, List};
@@ -230,7 +231,6 @@ pub enum Owed {
 }
 
 /// A thread.
-#[derive(Clone, Copy)]
 pub struct Thread {
     /// What it is.
     pub role: Role,
@@ -240,8 +240,8 @@ pub struct Thread {
     pub tid: u32,
     /// Place in the process's list.
     pub sibling: Links<Thread>,
-    /// What the server owes it, and the kept reply.
-    pub owed: Option<(Owed, Handle)>,
+    /// What the server owes it, and the call to be answered with it.
+    pub owed: Option<(Owed, Kept)>,
     /// Who waits until it execs or exits (vfork).
     pub releases: Option<ThreadId>,
     /// Win32 suspend count.

@@ -66,17 +66,18 @@ impl ProcessServer {
         }
         let process = &mut self.processes[id];
         process.stoppers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let reply = machine.keep_reply().map_err(errno)?;
+        let kept = machine.keep_reply().map_err(errno)?;
         process.stoppers.push(caller);
         process.service.should_stop = true;
-        self.threads[caller].owed = Some((Owed::Stop(id), reply));
+        self.threads[caller].owed = Some((Owed::Stop(id), kept));
         let threads = self.processes[id].threads;
         let mut at = threads.first();
         while let Some(thread) = at {
             at = threads.next(&self.threads, thread, |thread| &thread.sibling);
-            if let Some((Owed::ShouldStop, reply)) = self.threads[thread].owed {
-                self.threads[thread].owed = None;
-                machine.answer(reply, &Late::ShouldStop(true));
+            let owed = &mut self.threads[thread].owed;
+            let asks = owed.take_if(|(owed, _)| matches!(owed, Owed::ShouldStop));
+            if let Some((_, kept)) = asks {
+                machine.answer(kept, &Late::ShouldStop(true));
             }
         }
         Ok(Answer::Later)
@@ -112,8 +113,8 @@ impl ProcessServer {
         if process.service.should_stop || !wait {
             return Ok(Answer::Now(process.service.should_stop));
         }
-        let reply = machine.keep_reply().map_err(errno)?;
-        self.threads[thread].owed = Some((Owed::ShouldStop, reply));
+        let kept = machine.keep_reply().map_err(errno)?;
+        self.threads[thread].owed = Some((Owed::ShouldStop, kept));
         Ok(Answer::Later)
     }
 

@@ -12,7 +12,7 @@
 use libipc::abi::{Handle, SlotFlags};
 
 use libipc::protocol::process::{Errno, Start, fs_slots, win32_access};
-use libipc::wire::Answer;
+use libipc::wire::{Answer, Kept};
 
 use crate::arena::Full;
 use crate::machine::errno;
@@ -37,8 +37,8 @@ pub struct Parts {
     /// A second number, for the first thread of a Win32 process.
     pub(crate) first_tid: Option<u32>,
     pub(crate) process: Option<ProcessId>,
-    /// The kept reply, or none.
-    pub(crate) reply: Handle,
+    /// The creator's call, if it is kept.
+    pub(crate) kept: Option<Kept>,
     /// hProcess and hThread, or none.
     pub(crate) handles: [Handle; 2],
 }
@@ -213,7 +213,7 @@ impl<M: Machine> Reserving<'_, M> {
     }
 
     pub(crate) fn reply(&mut self) -> Result<(), Errno> {
-        self.parts.reply = self.machine.keep_reply().map_err(errno)?;
+        self.parts.kept = Some(self.machine.keep_reply().map_err(errno)?);
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl ProcessServer {
     ) -> Result<Answer<u32>, Errno> {
         let mut parts = Parts::default();
         self.reserve(machine, creator, plan, Place::default(), &mut parts)?;
-        let number = self.commit(machine, creator, plan, &parts);
+        let number = self.commit(machine, creator, plan, &mut parts);
         match plan.start {
             StartChoice::RunAndRelease => Ok(Answer::Later),
             _ => Ok(Answer::Now(number)),
@@ -363,8 +363,8 @@ impl ProcessServer {
     /// Gives back what was reserved, last first.
     pub(crate) fn release<M: Machine>(&mut self, machine: &mut M, parts: Parts) {
         let [process_handle, thread_handle] = parts.handles;
-        if parts.reply.is_some() {
-            machine.close_reply(parts.reply);
+        if let Some(kept) = parts.kept {
+            machine.give_up(kept);
         }
         for handle in [thread_handle, process_handle] {
             if handle.is_some() {
@@ -394,7 +394,7 @@ impl ProcessServer {
         machine: &mut M,
         (creator, creator_process): (ThreadId, ProcessId),
         plan: &SpawnPlan,
-        parts: &Parts,
+        parts: &mut Parts,
     ) -> u32 {
         let (Some(thread), Some(number)) = (parts.thread, parts.number) else {
             unreachable!("a finished reservation has a thread and a number");
@@ -418,13 +418,13 @@ impl ProcessServer {
         }
         let record = &mut self.threads[thread];
         let handle = record.handle;
-        if plan.start == StartChoice::RunAndRelease {
+        if let Some(kept) = parts.kept.take() {
             record.releases = Some(creator);
             let owed = Owed::Release {
                 by: thread,
                 pid: number,
             };
-            self.threads[creator].owed = Some((owed, parts.reply));
+            self.threads[creator].owed = Some((owed, kept));
         }
         if plan.runs() && !parts.runs && self.processes[process].life == Life::Running {
             machine.resume(handle);

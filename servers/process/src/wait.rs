@@ -4,7 +4,6 @@
 //! children that each form of wait may see. So a wait looks at children that have news, never at
 //! those that have none, and knows at once when there is nobody to wait for.
 
-use libipc::Handle;
 use libipc::protocol::process::{Errno, Waited};
 use libipc::wire::Answer;
 
@@ -76,9 +75,9 @@ impl ProcessServer {
             Look::NotYet => {
                 let waiters = &mut self.processes[process].waiters;
                 waiters.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-                let reply = machine.keep_reply().map_err(errno)?;
+                let kept = machine.keep_reply().map_err(errno)?;
                 waiters.push(thread);
-                self.threads[thread].owed = Some((Owed::Wait { selector, options }, reply));
+                self.threads[thread].owed = Some((Owed::Wait { selector, options }, kept));
                 Ok(Answer::Later)
             }
         }
@@ -221,9 +220,7 @@ impl ProcessServer {
     fn wake_each<M: Machine>(&mut self, machine: &mut M, parent: ProcessId) {
         let mut at = 0;
         while let Some(thread) = self.processes[parent].waiters.get(at).copied() {
-            let Some((Owed::Wait { selector, options }, reply)) = self.threads[thread].owed else {
-                unreachable!("a waiter is owed an answer");
-            };
+            let (selector, options) = self.waits_for(thread);
             let answer = match self.look(machine, (thread, parent), selector, options) {
                 Look::NotYet => {
                     at += 1;
@@ -233,8 +230,9 @@ impl ProcessServer {
                 Look::NoChild => Late::Errno(Errno::ECHILD),
             };
             self.processes[parent].waiters.remove(at);
-            self.threads[thread].owed = None;
-            machine.answer(reply, &answer);
+            if let Some((_, kept)) = self.threads[thread].owed.take() {
+                machine.answer(kept, &answer);
+            }
             // What was taken now may have been the last child that an earlier one waited for.
             at = 0;
         }
@@ -266,11 +264,13 @@ impl ProcessServer {
     ) {
         // Whoever waits has found no news, so these are the first.
         match self.waiter_for(parent, child) {
-            Some((place, thread, reply)) => {
+            Some((place, thread)) => {
                 self.processes[parent].waiters.remove(place);
-                self.threads[thread].owed = None;
+                let owed = self.threads[thread].owed.take();
                 let waited = self.tell(machine, parent, child);
-                machine.answer(reply, &Late::Waited(waited));
+                if let Some((_, kept)) = owed {
+                    machine.answer(kept, &Late::Waited(waited));
+                }
                 self.wake_waiters(machine, parent);
             }
             // Nobody who waits has less to wait for.
@@ -278,16 +278,22 @@ impl ProcessServer {
         }
     }
 
-    /// The first who waits for what `child` has to tell: place, thread and reply.
-    fn waiter_for(&self, parent: ProcessId, child: ProcessId) -> Option<(usize, ThreadId, Handle)> {
+    /// What a waiter waits for.
+    fn waits_for(&self, thread: ThreadId) -> (Selector, u32) {
+        match &self.threads[thread].owed {
+            Some((Owed::Wait { selector, options }, _)) => (*selector, *options),
+            _ => unreachable!("a waiter is owed an answer"),
+        }
+    }
+
+    /// The first who waits for what `child` has to tell, and its place.
+    fn waiter_for(&self, parent: ProcessId, child: ProcessId) -> Option<(usize, ThreadId)> {
         let waiters = self.processes[parent].waiters.iter().enumerate();
         waiters.into_iter().find_map(|(place, thread)| {
-            let Some((Owed::Wait { selector, options }, reply)) = self.threads[*thread].owed else {
-                unreachable!("a waiter is owed an answer");
-            };
+            let (selector, options) = self.waits_for(*thread);
             let child = &self.processes[child];
             self.is_news((*thread, parent), child, selector, options)
-                .then_some((place, *thread, reply))
+                .then_some((place, *thread))
         })
     }
 }

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use libipc::abi::Access;
 use libipc::protocol::process::slots;
-use libipc::wire::{Caller, LongBody, Served};
+use libipc::wire::{Caller, Kept, LongBody, Served};
 use libipc::{Error, Handle};
 use runtime::server::{self, Replies};
 use runtime::syscall;
@@ -48,23 +48,19 @@ enum Ask {
 
 /// The handler: callers wait at a desk until another one has them answered.
 struct Desk {
-    waiting: VecDeque<Handle>,
+    waiting: VecDeque<Kept>,
     replies: Replies,
 }
 
 impl Desk {
     fn release(&mut self, words: u8) {
-        if let Some(reply) = self.waiting.pop_front() {
-            self.replies.answer_soon(reply, |body| {
+        if let Some(kept) = self.waiting.pop_front() {
+            self.replies.answer_soon(kept, |body| {
                 for word in 0..words {
                     body.extend(&u64::from(word).to_le_bytes());
                 }
             });
         }
-    }
-
-    fn keep(&mut self) -> Handle {
-        self.replies.keep().unwrap_or(Handle::NONE)
     }
 }
 
@@ -82,15 +78,17 @@ impl server::Handler for Desk {
             [ask] if *ask == Ask::TakePlace as u8 => self.release(1),
             [ask] if *ask == Ask::TakePlaceLong as u8 => self.release(8),
             [ask] if *ask == Ask::WaitInVain as u8 => {
-                let reply = self.keep();
-                self.replies.answer_soon(reply, |body| {
-                    body.extend(b"at once");
-                });
+                if let Ok(kept) = self.replies.keep() {
+                    self.replies.answer_soon(kept, |body| {
+                        body.extend(b"at once");
+                    });
+                }
                 return Served::Owed;
             }
             [ask] if *ask == Ask::ChangeMind as u8 => {
-                let reply = self.keep();
-                self.replies.close(reply);
+                if let Ok(kept) = self.replies.keep() {
+                    self.replies.close(kept);
+                }
                 answer.extend(b"no");
                 return Served::Answered;
             }
@@ -99,8 +97,8 @@ impl server::Handler for Desk {
                 return Served::Owed;
             }
         }
-        let reply = self.keep();
-        self.waiting.push_back(reply);
+        // Without memory the caller is given up.
+        self.waiting.extend(self.replies.keep());
         Served::Owed
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use libipc::abi::{Error, Handle, SendCap, SlotFlags, TableSelector};
 use libipc::protocol::process::Start;
-use libipc::wire::ShortBody;
+use libipc::wire::{Kept, ShortBody};
 use process_server::{Fork, Late, Machine, MemoryShare, Place, Shares, TableShare};
 
 /// A capability in a fake table: what it stands for, and its flags.
@@ -400,12 +400,12 @@ impl Machine for Fake {
         Ok(())
     }
 
-    fn keep_reply(&mut self) -> Result<Handle, Error> {
+    fn keep_reply(&mut self) -> Result<Kept, Error> {
         self.attempt("keep_reply")?;
         let label = self.current.take().expect("a call is being served");
         let reply = self.add(Object::Reply(label));
         self.keeps = Some(reply);
-        Ok(reply)
+        Ok(Kept::by(reply))
     }
 
     fn derive_sender(&mut self, badge: u64, access: u32) -> Result<Handle, Error> {
@@ -445,9 +445,9 @@ impl Machine for Fake {
         Some((*index, what << 32 | u64::from(flags.bits()) << 8))
     }
 
-    fn answer(&mut self, reply: Handle, answer: &Late) {
+    fn answer(&mut self, kept: Kept, answer: &Late) {
         self.log.push("answer");
-        let Some(Object::Reply(label)) = self.objects.remove(&reply.0) else {
+        let Some(Object::Reply(label)) = self.objects.remove(&kept.into_reply().0) else {
             panic!("an answer goes to a reply that was not used");
         };
         assert!(self.thread(label).is_some(), "the caller lives");
@@ -503,7 +503,8 @@ impl Machine for Fake {
         self.leave(thread.within);
     }
 
-    fn close_reply(&mut self, reply: Handle) {
+    fn give_up(&mut self, kept: Kept) {
+        let reply = kept.into_reply();
         let Some(Object::Reply(label)) = self.objects.remove(&reply.0) else {
             panic!("a reply that was not used is given up");
         };
