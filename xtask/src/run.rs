@@ -1,7 +1,8 @@
 //! `cargo xtask run` and `build`: the system on this terminal.
 
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -83,11 +84,57 @@ pub fn on_terminal(machine: &MachineOptions, boot: &Boot) -> Result<ExitCode> {
     command
         .args(["-chardev", "stdio,id=terminal,mux=on,signal=off"])
         .args(["-serial", "chardev:terminal"]);
-    let status = command.status().context("cannot start QEMU")?;
+    let status = match std::io::stdin().is_terminal() {
+        true => command.status().context("cannot start QEMU")?,
+        false => feed(command)?,
+    };
     match Ending::of(status) {
         Ending::Success => Ok(ExitCode::SUCCESS),
         Ending::Panic => bail!("the kernel panicked (its last words are above)"),
         Ending::Other(status) => bail!("the emulator ended with {status}"),
+    }
+}
+
+/// What the log says once the console server has the serial port.
+const CONSOLE_IS_UP: &[u8] = b" as init process";
+/// Ctrl-D: what a terminal sends for the end of its input.
+const END_OF_INPUT: u8 = 4;
+
+/// Runs an emulator whose terminal gets what this command reads, and then the end of input. Who opens a
+/// serial port throws away what came before, so the first byte waits until the console has done that.
+fn feed(mut command: Command) -> Result<ExitStatus> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start QEMU")?;
+    let mut keyboard = child.stdin.take().expect("piped");
+    let mut screen = child.stdout.take().expect("piped");
+    let (up, is_up) = std::sync::mpsc::channel();
+    // It may still wait for input when all is over.
+    std::thread::spawn(move || {
+        if is_up.recv().is_ok() {
+            // The machine may end before its input does.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut keyboard)
+                .and_then(|_| keyboard.write_all(&[END_OF_INPUT]));
+        }
+    });
+    let mut shown = std::io::stdout();
+    let mut recent = Vec::new();
+    let mut bytes = [0; 4096];
+    loop {
+        let count = screen.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(child.wait()?);
+        }
+        shown.write_all(&bytes[..count])?;
+        shown.flush()?;
+        recent.extend_from_slice(&bytes[..count]);
+        if recent
+            .windows(CONSOLE_IS_UP.len())
+            .any(|part| part == CONSOLE_IS_UP)
+        {
+            let _ = up.send(());
+        }
+        let old = recent.len().saturating_sub(CONSOLE_IS_UP.len());
+        recent.drain(..old);
     }
 }
 

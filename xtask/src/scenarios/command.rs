@@ -18,15 +18,20 @@ scenarios! { "command":
     exec_does_not_know_every_name,
     exec_ends_with_124_and_the_log_when_time_is_up,
     exec_keeps_its_streams_apart,
+    run_types_what_is_piped_into_it_and_ends_with_it,
 }
 
 /// `cargo xtask exec` with these words and this input.
 fn exec(words: &[&str], input: &[u8]) -> Result<Output> {
+    xtask("exec", words, input)
+}
+
+fn xtask(command: &str, words: &[&str], input: &[u8]) -> Result<Output> {
     let folder = Folder::make()?;
     let file = folder.path.join("input");
     std::fs::write(&file, input)?;
     Command::new(std::env::current_exe()?)
-        .arg("exec")
+        .arg(command)
         .args(words)
         .current_dir(workspace::root())
         .stdin(Stdio::from(std::fs::File::open(file)?))
@@ -112,5 +117,17 @@ fn exec_keeps_its_streams_apart(_: &Guest) -> Result<Verdict> {
     expect_eq("standard output", &output.stdout[..], b"")?;
     let said = String::from_utf8_lossy(&output.stderr);
     expect_eq("standard error", &*said, "usage: exit-status N\n")?;
+    Ok(Verdict::Passed)
+}
+
+fn run_types_what_is_piped_into_it_and_ends_with_it(_: &Guest) -> Result<Verdict> {
+    let output = xtask("run", &[], b"echo the first line\necho the last one\n")?;
+    expect_status(&output, 0)?;
+    let screen = String::from_utf8_lossy(&output.stdout);
+    for line in ["the first line", "the last one"] {
+        if !screen.lines().any(|shown| shown == line) {
+            bail!("{line:?} is missing from {screen}");
+        }
+    }
     Ok(Verdict::Passed)
 }
