@@ -8,7 +8,6 @@
 //!
 //! Invariant: `used` of a page counts its entries that are taken.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::model::{GroupId, ProcessId, ThreadId};
@@ -50,9 +49,11 @@ impl Entry {
     }
 }
 
+#[derive(Default)]
 struct Page {
     used: usize,
-    entries: [Entry; PAGE],
+    /// None while the page is not there.
+    entries: Vec<Entry>,
 }
 
 /// Why there is no number.
@@ -70,7 +71,7 @@ pub enum NoNumber {
 
 /// The numbers of one namespace.
 pub struct PidSpace {
-    pages: Vec<Option<Box<Page>>>,
+    pages: Vec<Page>,
     last: u32,
     max: u32,
 }
@@ -87,20 +88,20 @@ impl PidSpace {
 
     /// What `number` stands for.
     pub fn get(&self, number: u32) -> Entry {
-        self.page(number)
-            .map_or(Entry::default(), |page| page.entries[place(number)])
-    }
-
-    fn page(&self, number: u32) -> Option<&Page> {
-        self.pages.get(number as usize / PAGE)?.as_deref()
+        let page = self.pages.get(number as usize / PAGE);
+        page.and_then(|page| page.entries.get(place(number)))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Changes what a taken number stands for; it becomes free when nothing is left.
     pub fn update(&mut self, number: u32, change: impl FnOnce(&mut Entry)) {
-        let Some(Some(page)) = self.pages.get_mut(number as usize / PAGE) else {
+        let Some(page) = self.pages.get_mut(number as usize / PAGE) else {
             return;
         };
-        let entry = &mut page.entries[place(number)];
+        let Some(entry) = page.entries.get_mut(place(number)) else {
+            return;
+        };
         if entry.is_free() {
             return;
         }
@@ -118,7 +119,7 @@ impl PidSpace {
     #[inline]
     fn forget_unused(&mut self, number: u32) {
         let index = number as usize / PAGE;
-        let is_unused = |page: &Option<Box<Page>>| page.as_ref().is_some_and(|page| page.used == 0);
+        let is_unused = |page: &Page| page.used == 0 && !page.entries.is_empty();
         if index != self.last as usize / PAGE && self.pages.get(index).is_some_and(is_unused) {
             self.forget_page(index);
         }
@@ -126,7 +127,7 @@ impl PidSpace {
 
     #[cold]
     fn forget_page(&mut self, index: usize) {
-        self.pages[index] = None;
+        self.pages[index] = Page::default();
     }
 
     /// Reserves the next number.
@@ -151,10 +152,12 @@ impl PidSpace {
 
     /// Reserves a number that is free, if its page is there; mostly the next number's is.
     fn reserve_on_page(&mut self, number: u32) -> bool {
-        let Some(Some(page)) = self.pages.get_mut(number as usize / PAGE) else {
+        let Some(page) = self.pages.get_mut(number as usize / PAGE) else {
             return false;
         };
-        let entry = &mut page.entries[place(number)];
+        let Some(entry) = page.entries.get_mut(place(number)) else {
+            return false;
+        };
         let free = entry.is_free();
         if free {
             entry.reserved = true;
@@ -183,17 +186,12 @@ impl PidSpace {
     fn free_between(&self, from: u32, end: u32) -> Option<u32> {
         let mut number = from.max(1);
         while number < end {
-            match self.page(number) {
-                None => return Some(number),
+            match self.pages.get(number as usize / PAGE) {
                 Some(page) if page.used == PAGE => {
                     number = (number / PAGE as u32 + 1) * PAGE as u32
                 }
-                Some(page) => {
-                    if page.entries[place(number)].is_free() {
-                        return Some(number);
-                    }
-                    number += 1;
-                }
+                _ if self.get(number).is_free() => return Some(number),
+                _ => number += 1,
             }
         }
         None
@@ -206,14 +204,15 @@ impl PidSpace {
             self.pages
                 .try_reserve(more)
                 .map_err(|_| NoNumber::NoMemory)?;
-            self.pages.resize_with(index + 1, || None);
+            self.pages.resize_with(index + 1, Page::default);
         }
-        self.pages[index].get_or_insert_with(|| {
-            Box::new(Page {
-                used: 0,
-                entries: [Entry::default(); PAGE],
-            })
-        });
+        let entries = &mut self.pages[index].entries;
+        if entries.is_empty() {
+            entries
+                .try_reserve_exact(PAGE)
+                .map_err(|_| NoNumber::NoMemory)?;
+            entries.resize(PAGE, Entry::default());
+        }
         self.reserve_on_page(number);
         Ok(())
     }
@@ -222,14 +221,12 @@ impl PidSpace {
     pub fn next_process(&self, from: u32) -> Option<ProcessId> {
         let mut number = from.max(1);
         while (number as usize) < self.pages.len() * PAGE {
-            match self.page(number) {
-                Some(page) if page.used > 0 => {
-                    if let Some(process) = page.entries[place(number)].process {
-                        return Some(process);
-                    }
-                    number += 1;
-                }
-                _ => number = (number / PAGE as u32 + 1) * PAGE as u32,
+            match self.pages[number as usize / PAGE].used {
+                0 => number = (number / PAGE as u32 + 1) * PAGE as u32,
+                _ => match self.get(number).process {
+                    Some(process) => return Some(process),
+                    None => number += 1,
+                },
             }
         }
         None
@@ -237,7 +234,7 @@ impl PidSpace {
 
     /// How many numbers are taken.
     pub fn taken(&self) -> usize {
-        self.pages.iter().flatten().map(|page| page.used).sum()
+        self.pages.iter().map(|page| page.used).sum()
     }
 }
 
@@ -283,7 +280,8 @@ mod tests {
             let number = pids.allocate().unwrap();
             pids.release(number);
         }
-        assert_eq!(pids.pages.iter().flatten().count(), 2);
+        let there = |page: &&Page| !page.entries.is_empty();
+        assert_eq!(pids.pages.iter().filter(there).count(), 2);
         assert!(pids.get(kept).reserved);
     }
 
