@@ -5,7 +5,7 @@
 //! [`State::Ready`] and the count is 0.
 //!
 //! Invariant: a thread in state Sending or Receiving is in its endpoint's queue; one in state
-//! Answer is named by exactly one holder (the thread that received its message last, or a kept
+//! Answer is named by exactly one holder (the thread that received its message last, or a
 //! reply), which names it back; in no other state does anybody hold it.
 
 use super::context::Context;

@@ -41,7 +41,8 @@ impl Replies {
         }
     }
 
-    /// Keeps the call that is being handled, whose handler says [`Served::Owed`](libipc::wire::Served::Owed) then.
+    /// Keeps the call that is being handled; its handler says
+    /// [`Served::Owed`](libipc::wire::Served::Owed) then.
     ///
     /// # Errors
     ///
@@ -59,8 +60,9 @@ impl Replies {
         Ok(Kept::by(reply))
     }
 
-    /// Answers a kept call now, and hands over `gives`. An error (the caller is gone) leaves nothing
-    /// open: capabilities to be moved are closed.
+    /// Answers a kept call now, and hands over `gives`. An error (the caller is gone, or something
+    /// that cannot be given) leaves nothing open: capabilities to be moved are closed, and the caller
+    /// is given up.
     pub fn answer<const TAIL: usize>(
         &mut self,
         kept: Kept,
@@ -68,10 +70,8 @@ impl Replies {
         gives: &[SendCap],
     ) -> Result<(), Error> {
         self.answer_first();
-        let reply = kept.into_reply();
-        let sent = send(self.named(reply), answer, gives);
-        self.put_back(reply);
-        sent.inspect_err(|_| forget(gives))
+        self.send(kept.into_reply(), answer, gives)
+            .inspect_err(|_| forget(gives))
     }
 
     /// Answers a kept call when the server waits again, but before any other answer that is given
@@ -107,18 +107,31 @@ impl Replies {
     #[cold]
     fn answer_now(&mut self) {
         let reply = core::mem::take(&mut self.answers);
-        let named = self.named(reply);
-        let _ = send(named, &mut self.answer, &[]);
-        self.put_back(reply);
+        let mut answer = core::mem::take(&mut self.answer);
+        let _ = self.send(reply, &mut answer, &[]);
     }
 
-    /// How the kernel knows the call that a reply keeps, or is to keep when the server waits.
-    fn named(&mut self, reply: Handle) -> Handle {
-        if self.keeps != reply {
-            return reply;
+    /// Answers the call that a reply keeps, or is to keep when the server waits.
+    fn send<const TAIL: usize>(
+        &mut self,
+        reply: Handle,
+        answer: &mut Body<TAIL>,
+        gives: &[SendCap],
+    ) -> Result<(), Error> {
+        if self.keeps == reply {
+            self.keeps = Handle::NONE;
+            self.put_back(reply);
+            return send(Handle::NONE, answer, gives);
         }
-        self.keeps = Handle::NONE;
-        Handle::NONE
+        let sent = send(reply, answer, gives);
+        match sent {
+            Ok(()) | Err(Error::Gone) => self.put_back(reply),
+            // It still keeps the call.
+            Err(_) => {
+                let _ = syscall::cap_close(reply);
+            }
+        }
+        sent
     }
 
     /// A reply that keeps nothing is idle.

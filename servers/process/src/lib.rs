@@ -9,7 +9,7 @@
 //! it), [`spawn`] (validate, reserve, commit), [`exit`] and [`wait`] (the other end of a life).
 //!
 //! Invariants, checked by [`ProcessServer::check`] after every step of the property test:
-//! every waiting call has exactly one kept reply; shares count their users; the tree of processes
+//! every waiting call is kept, once; shares count their users; the tree of processes
 //! has PID 1 and PID 2 as its roots; a number is taken exactly while something has it.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

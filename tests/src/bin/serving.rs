@@ -5,9 +5,9 @@ extern crate alloc;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
-use libipc::abi::Access;
+use libipc::abi::{Access, SendCap};
 use libipc::protocol::process::slots;
 use libipc::wire::{Caller, Kept, LongBody, Served};
 use libipc::{Error, Handle};
@@ -16,13 +16,14 @@ use runtime::syscall;
 use tests::{Mail, Outcome, PATIENCE, Worker, after, check, check_eq};
 
 tests::suite! {
-    kept_calls_are_answered_in_the_order_in_which_the_handler_answers_them,
+    each_kept_call_gets_the_answer_that_was_given_to_it,
     a_call_is_kept_in_the_turn_that_answers_another,
     a_call_can_be_kept_and_answered_in_one_turn,
     a_call_that_is_not_to_be_kept_after_all_is_answered_at_once,
     an_answer_too_long_to_go_with_the_wait_arrives_all_the_same,
     an_answer_to_a_caller_that_died_stops_nobody,
     a_call_that_is_neither_kept_nor_answered_is_given_up,
+    an_answer_that_cannot_be_given_gives_its_caller_up,
     more_calls_can_be_kept_than_replies_are_idle,
 }
 
@@ -36,12 +37,16 @@ enum Ask {
     ReleaseAll,
     /// That the one who has waited longest be answered, and the client kept.
     TakePlace,
-    /// The same with an answer of this many words.
+    /// The same with an answer that fills all registers.
     TakePlaceLong,
     /// To be kept and answered.
     WaitInVain,
     /// To be kept, given up, and answered.
     ChangeMind,
+    /// That the one who has waited longest be answered with a capability that is not there.
+    GiveNothing,
+    /// The same for the client itself.
+    TakeNothing,
     /// That the one who has waited longest be answered, and the client given up.
     LeaveUnanswered,
 }
@@ -49,17 +54,34 @@ enum Ask {
 /// The handler: callers wait at a desk until another one has them answered.
 struct Desk {
     waiting: VecDeque<Kept>,
+    /// How many were answered since nobody waited.
+    answered: u8,
     replies: Replies,
 }
 
 impl Desk {
-    fn release(&mut self, words: u8) {
-        if let Some(kept) = self.waiting.pop_front() {
-            self.replies.answer_soon(kept, |body| {
-                for word in 0..words {
-                    body.extend(&u64::from(word).to_le_bytes());
-                }
-            });
+    /// Answers the one who has waited longest with its number, this often.
+    fn release(&mut self, bytes: usize) {
+        let Some(kept) = self.waiting.pop_front() else {
+            return;
+        };
+        let number = self.answered;
+        self.replies.answer_soon(kept, |body| {
+            body.extend(&[number; 64][..bytes]);
+        });
+        self.answered = match self.waiting.is_empty() {
+            true => 0,
+            false => number + 1,
+        };
+    }
+}
+
+impl Desk {
+    fn give_nothing(&mut self, kept: Kept) -> &'static [u8] {
+        let nothing = [SendCap::copy(Handle::NONE), SendCap::copy(Handle(1 << 40))];
+        match self.replies.answer(kept, &mut LongBody::new(), &nothing) {
+            Err(Error::BadHandle) => b"refused",
+            _ => b"given",
         }
     }
 }
@@ -76,7 +98,7 @@ impl server::Handler for Desk {
                 return Served::Answered;
             }
             [ask] if *ask == Ask::TakePlace as u8 => self.release(1),
-            [ask] if *ask == Ask::TakePlaceLong as u8 => self.release(8),
+            [ask] if *ask == Ask::TakePlaceLong as u8 => self.release(64),
             [ask] if *ask == Ask::WaitInVain as u8 => {
                 if let Ok(kept) = self.replies.keep() {
                     self.replies.answer_soon(kept, |body| {
@@ -91,6 +113,18 @@ impl server::Handler for Desk {
                 }
                 answer.extend(b"no");
                 return Served::Answered;
+            }
+            [ask] if *ask == Ask::GiveNothing as u8 => {
+                if let Some(kept) = self.waiting.pop_front() {
+                    answer.extend(self.give_nothing(kept));
+                }
+                return Served::Answered;
+            }
+            [ask] if *ask == Ask::TakeNothing as u8 => {
+                if let Ok(kept) = self.replies.keep() {
+                    self.give_nothing(kept);
+                }
+                return Served::Owed;
             }
             _ => {
                 self.release(1);
@@ -127,6 +161,7 @@ impl Place {
     fn serve(&self) -> Outcome {
         let mut desk = Desk {
             waiting: VecDeque::new(),
+            answered: 0,
             replies: Replies::new(self.pool),
         };
         server::run(self.receiver, &mut desk)
@@ -158,21 +193,19 @@ fn until_it_waits(worker: &Worker) -> Outcome {
     Ok(())
 }
 
-fn kept_calls_are_answered_in_the_order_in_which_the_handler_answers_them() -> Outcome {
+fn each_kept_call_gets_the_answer_that_was_given_to_it() -> Outcome {
     let place = Place::new()?;
     let serve = || place.serve();
     let server = Worker::start(&serve)?;
-    let (came, went) = (AtomicU64::new(0), AtomicU64::new(0));
+    let came = AtomicU8::new(0);
     let client = || {
         let number = came.fetch_add(1, SeqCst);
-        check_eq!(place.ask(Ask::Wait)?, [0; 8]);
-        check_eq!(went.fetch_add(1, SeqCst), number);
+        check_eq!(place.ask(Ask::Wait)?, [number]);
         Ok(())
     };
     let mut used = None;
     for _ in 0..3 {
         came.store(0, SeqCst);
-        went.store(0, SeqCst);
         let mut workers = Vec::new();
         for _ in 0..3 {
             let worker = Worker::start(&client)?;
@@ -196,7 +229,7 @@ fn a_call_is_kept_in_the_turn_that_answers_another() -> Outcome {
     let serve = || place.serve();
     let server = Worker::start(&serve)?;
     let client = || {
-        check_eq!(place.ask(Ask::TakePlace)?, [0; 8]);
+        check_eq!(place.ask(Ask::TakePlace)?, [0]);
         Ok(())
     };
     let mut waiting = Worker::start(&client)?;
@@ -240,11 +273,11 @@ fn an_answer_too_long_to_go_with_the_wait_arrives_all_the_same() -> Outcome {
     let serve = || place.serve();
     let server = Worker::start(&serve)?;
     let client = || {
-        check_eq!(place.ask(Ask::Wait)?.len(), 64);
+        check_eq!(place.ask(Ask::Wait)?, [0; 64]);
         Ok(())
     };
     let last = || {
-        check_eq!(place.ask(Ask::TakePlaceLong)?, [0; 8]);
+        check_eq!(place.ask(Ask::TakePlaceLong)?, [0]);
         Ok(())
     };
     let first = Worker::start(&client)?;
@@ -286,7 +319,7 @@ fn a_call_that_is_neither_kept_nor_answered_is_given_up() -> Outcome {
     let serve = || place.serve();
     let server = Worker::start(&serve)?;
     let client = || {
-        check_eq!(place.ask(Ask::Wait)?, [0; 8]);
+        place.ask(Ask::Wait)?;
         Ok(())
     };
     check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
@@ -298,13 +331,33 @@ fn a_call_that_is_neither_kept_nor_answered_is_given_up() -> Outcome {
     Ok(())
 }
 
+fn an_answer_that_cannot_be_given_gives_its_caller_up() -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let client = || {
+        check_eq!(place.ask(Ask::Wait), Err(Error::Gone));
+        Ok(())
+    };
+    for _ in 0..3 {
+        let waits = Worker::start(&client)?;
+        until_it_waits(&waits)?;
+        check_eq!(place.ask(Ask::GiveNothing)?, b"refused");
+        waits.join()?;
+        check_eq!(place.ask(Ask::TakeNothing), Err(Error::Gone));
+        check_eq!(place.ask(Ask::WaitInVain)?, b"at once");
+    }
+    drop(server);
+    Ok(())
+}
+
 fn more_calls_can_be_kept_than_replies_are_idle() -> Outcome {
     const MANY: usize = 150;
     let place = Place::new()?;
     let serve = || place.serve();
     let server = Worker::start(&serve)?;
     let client = || {
-        check_eq!(place.ask(Ask::Wait)?, [0; 8]);
+        place.ask(Ask::Wait)?;
         Ok(())
     };
     let mut used = None;

@@ -172,7 +172,7 @@ impl World {
         }
         match served {
             Served::Answered => {
-                assert!(!kept, "an answered call has no kept reply");
+                assert!(!kept, "an answered call is not kept");
                 Some(answer.bytes().to_vec())
             }
             Served::Owed => {
