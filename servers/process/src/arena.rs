@@ -187,6 +187,13 @@ impl<T: Default> Arena<T> {
 }
 
 impl<T> Arena<T> {
+    /// The first record, or the one behind another, in the order of their slots.
+    pub fn next(&self, after: Option<Id<T>>) -> Option<Id<T>> {
+        let from = after.map_or(0, |id| id.index() + 1);
+        let mut slots = self.slots.get(from..)?.iter();
+        slots.find_map(|slot| Id::from_bits(slot.name))
+    }
+
     /// Ends the record, if the id names one. Memory that it has is freed when the slot is used again.
     pub fn discard(&mut self, id: Id<T>) {
         if let Some(slot) = self.slots.get_mut(id.index())

@@ -1,13 +1,16 @@
 //! The model's invariants as code, for the property test.
 
-use crate::ProcessServer;
 use crate::model::*;
+use crate::{ProcessServer, ready};
 
 impl ProcessServer {
     /// Says which invariant does not hold, if one does not. Looks at every record.
     pub fn check(&self) -> Result<(), &'static str> {
         let holds = |condition: bool, what: &'static str| condition.then_some(()).ok_or(what);
-        holds(!self.ending && self.ends.is_empty(), "an end is under way")?;
+        holds(
+            !self.ending && self.ends.first().is_none(),
+            "an end is under way",
+        )?;
         let mut members = 0;
         for (id, process) in self.processes.iter() {
             if process.life == Life::Reserved {
@@ -66,7 +69,9 @@ impl ProcessServer {
     }
 
     fn check_children(&self, id: ProcessId, process: &Process) -> Result<(), &'static str> {
-        let (mut plain, mut clone, mut ready, mut last) = (0, 0, 0, None);
+        let holds = |condition: bool, what: &'static str| condition.then_some(()).ok_or(what);
+        let (mut plain, mut clone, mut last) = (0, 0, None);
+        let mut ready = ready::iter(&self.processes, id);
         let children = process.children;
         for child in children.iter(&self.processes, |process| &process.sibling) {
             let record = &self.processes[child];
@@ -84,19 +89,14 @@ impl ProcessServer {
                     &mut plain
                 }) += 1;
                 if record.event != Event::None {
-                    ready += 1;
-                    if process.ready.get(record.order) != Some(child) {
-                        return Err("a child with news is ready");
-                    }
+                    holds(ready.next() == Some(child), "a child with news is ready")?;
                 }
             }
         }
         if (plain, clone) != (process.plain_children, process.clone_children) {
             return Err("children are counted");
         }
-        if ready != process.ready.len() {
-            return Err("only children with news are ready");
-        }
+        holds(ready.next().is_none(), "only children with news are ready")?;
         if process.life == Life::Ended && process.children.first().is_some() {
             return Err("the dead have no children");
         }

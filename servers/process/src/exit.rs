@@ -9,7 +9,7 @@ use libipc::protocol::process::Errno;
 use crate::machine::Late;
 use crate::model::*;
 use crate::signal::{LAST, SIGCHLD};
-use crate::{Machine, ProcessServer};
+use crate::{Machine, ProcessServer, ready};
 
 /// Exit signals from here on are none.
 const NO_SIGNAL: u32 = LAST + 1;
@@ -82,24 +82,49 @@ impl ProcessServer {
         process: ProcessId,
         ending: Ending,
     ) {
+        // The first end counts (W32-EXIT-08).
+        let Some(record) = self.processes.get_mut(process) else {
+            return;
+        };
+        if !record.is_alive() || record.ending.is_some() {
+            return;
+        }
+        record.ending = Some(ending);
         if self.ending {
-            self.ends.push_back((process, ending));
+            self.ends
+                .push(&mut self.processes, process, |process| &mut process.end);
             return;
         }
         self.ending = true;
-        let mut next = Some((process, ending));
-        while let Some((process, ending)) = next {
-            self.end_one(machine, process, ending);
-            next = self.ends.pop_front();
+        self.end_one(machine, process, ending);
+        self.end_queued(machine);
+    }
+
+    /// Does what may cause ends, which come when it has been done: until then nobody leaves a list.
+    pub(crate) fn before_ends<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        work: impl FnOnce(&mut Self, &mut M),
+    ) {
+        debug_assert!(!self.ending, "ends do not wait for ends");
+        self.ending = true;
+        work(self, machine);
+        self.end_queued(machine);
+    }
+
+    /// Carries out the ends that have been caused, and those that these cause.
+    fn end_queued<M: Machine>(&mut self, machine: &mut M) {
+        while let Some(next) = self.ends.first() {
+            self.ends
+                .remove(&mut self.processes, next, |process| &mut process.end);
+            if let Some(ending) = self.processes[next].ending {
+                self.end_one(machine, next, ending);
+            }
         }
         self.ending = false;
     }
 
     fn end_one<M: Machine>(&mut self, machine: &mut M, id: ProcessId, ending: Ending) {
-        // The first end counts (W32-EXIT-08).
-        if !self.processes.get(id).is_some_and(Process::is_alive) {
-            return;
-        }
         while let Some(thread) = self.processes[id].threads.first() {
             self.end_thread(machine, thread, ending.code);
         }
@@ -334,9 +359,6 @@ impl ProcessServer {
         if counts {
             *owner.child_count(clone_child) += 1;
         }
-        if tells {
-            owner.ready.insert(order, child);
-        }
         let links = owner.children.append(child);
         let record = &mut self.processes[child];
         record.sibling = links;
@@ -344,6 +366,9 @@ impl ProcessServer {
         record.order = order;
         record.parent_execs = execs;
         links.tell(&mut self.processes, child, |process| &mut process.sibling);
+        if tells {
+            ready::insert(&mut self.processes, parent, child);
+        }
     }
 
     /// Takes `child` from its parent.
@@ -354,13 +379,15 @@ impl ProcessServer {
             return;
         };
         let (counts, clone_child) = (record.is_waitable(), record.is_clone_child());
-        let (order, links) = (record.order, core::mem::take(&mut record.sibling));
+        let (links, branches) = (core::mem::take(&mut record.sibling), record.branches);
         let owner = &mut self.processes[parent];
         if counts {
             *owner.child_count(clone_child) -= 1;
         }
-        owner.ready.remove(order);
         owner.children.detach(links);
+        if !ready::remove_alone(owner, child, branches) {
+            ready::remove(&mut self.processes, parent, child);
+        }
         links.close(&mut self.processes, |process| &mut process.sibling);
     }
 

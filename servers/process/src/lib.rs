@@ -40,11 +40,10 @@ pub mod wait;
 pub use machine::{Fork, Late, Machine, MemoryShare, Place, Shares, TableShare};
 pub use signal::Faulted;
 
-use alloc::collections::VecDeque;
-
 use arena::Arena;
 use libipc::abi::Handle;
 use libipc::protocol::process::{Errno, Identity};
+use list::List;
 use model::*;
 use pid::PidSpace;
 
@@ -71,7 +70,7 @@ pub struct ProcessServer {
     /// How many live processes are subreapers; 0 saves the search for one.
     subreapers: u32,
     /// Ends that other ends caused and that are still to be carried out.
-    ends: VecDeque<(ProcessId, exit::Ending)>,
+    ends: List<Process>,
     /// An end is being carried out.
     ending: bool,
 }
@@ -96,7 +95,7 @@ impl ProcessServer {
             init: None,
             service_root: None,
             subreapers: 0,
-            ends: VecDeque::new(),
+            ends: List::default(),
             ending: false,
         };
         server.processes.prepare(PREPARED);

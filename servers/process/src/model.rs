@@ -11,8 +11,9 @@ use libipc::protocol::process::Waited;
 use libipc::wire::Kept;
 
 use crate::arena::Id;
+use crate::exit::Ending;
 use crate::list::{Links, List};
-use crate::ready::Ready;
+use crate::ready::Branches;
 
 /// Names a process: never reused.
 pub type ProcessId = Id<Process>;
@@ -116,6 +117,10 @@ pub struct Process {
     pub name: Name,
     /// Whether it lives.
     pub life: Life,
+    /// How it is ending, or ended.
+    pub ending: Option<Ending>,
+    /// Its place in the queue of those that are to end.
+    pub end: Links<Process>,
     /// `None` for PID 1 and 2, whose parent is PID 0.
     pub parent: Option<ProcessId>,
     /// Place among its parent's children, in order of creation.
@@ -132,8 +137,10 @@ pub struct Process {
     pub plain_children: u32,
     /// Children that a wait with `__WCLONE` sees.
     pub clone_children: u32,
-    /// Children with an event to tell, in order of creation.
-    pub ready: Ready,
+    /// Children with an event to tell ([`crate::ready`]).
+    pub ready: Option<ProcessId>,
+    /// Its branches in the parent's tree of those.
+    pub branches: Branches,
     /// Threads that wait for children, first come first.
     pub waiters: Vec<ThreadId>,
     /// Threads that wait until this service thread has stopped.
@@ -296,7 +303,10 @@ impl Process {
             next_order: 0,
             plain_children: 0,
             clone_children: 0,
-            ready: Ready::default(),
+            ready: None,
+            ending: None,
+            end: Links::default(),
+            branches: Branches::default(),
             waiters: Vec::new(),
             stoppers: Vec::new(),
             maker: None,

@@ -6,6 +6,7 @@
 use libipc::abi::{FaultKind, FaultMessage};
 use libipc::protocol::process::Errno;
 
+use crate::arena::Arena;
 use crate::exit::Ending;
 use crate::image::Purpose;
 use crate::model::*;
@@ -70,6 +71,25 @@ fn of_fault(kind: FaultKind) -> (u32, u32) {
     }
 }
 
+/// Several processes that a signal goes to.
+#[derive(Clone, Copy)]
+enum Targets {
+    /// All that take signals, but for this one.
+    AllBut(ProcessId),
+    /// A group.
+    Members(GroupId),
+}
+
+impl Targets {
+    fn include(self, processes: &Arena<Process>, id: ProcessId) -> bool {
+        let process = &processes[id];
+        match self {
+            Targets::AllBut(caller) => id != caller && is_ordinary(process),
+            Targets::Members(group) => process.group == group,
+        }
+    }
+}
+
 /// What became of a thread that faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Faulted {
@@ -131,55 +151,58 @@ impl ProcessServer {
         if signal > LAST {
             return Err(Errno::EINVAL);
         }
-        let targets: alloc::vec::Vec<ProcessId> = match pid {
+        let targets = match pid {
             i32::MIN => return Err(Errno::ESRCH),
             1.. => {
                 let target = self.process_of_number(pid as u32).ok_or(Errno::ESRCH)?;
                 self.send(machine, target, signal);
                 return Ok(());
             }
-            -1 => self
-                .processes
-                .iter()
-                .filter(|(id, process)| *id != caller && is_ordinary(process))
-                .map(|(id, _)| id)
-                .collect(),
+            -1 => Targets::AllBut(caller),
             _ => {
                 let group = match pid {
                     0 => Some(self.processes[caller].group),
                     _ => self.group_with(pid.unsigned_abs()),
                 };
-                let group = group.ok_or(Errno::ESRCH)?;
-                let members = &self.groups[group].members;
-                members
-                    .iter(&self.processes, |process| &process.member)
-                    .collect()
+                Targets::Members(group.ok_or(Errno::ESRCH)?)
             }
         };
-        if targets.is_empty() {
-            return Err(Errno::ESRCH);
-        }
+        let first = self.next_target(targets, None).ok_or(Errno::ESRCH)?;
         if signal != 0 {
-            self.note_for_unborn(&targets, signal);
-        }
-        for target in targets {
-            // An earlier one's end may have buried it.
-            if self.processes.get(target).is_some() {
-                self.send(machine, target, signal);
-            }
+            self.note_for_unborn(targets, signal);
+            self.before_ends(machine, |server, machine| {
+                let mut at = Some(first);
+                while let Some(target) = at {
+                    server.send(machine, target, signal);
+                    at = server.next_target(targets, at);
+                }
+            });
         }
         Ok(())
     }
 
+    /// The first target, or the one after another.
+    fn next_target(&self, targets: Targets, after: Option<ProcessId>) -> Option<ProcessId> {
+        match (targets, after) {
+            (Targets::AllBut(_), _) => {
+                let behind = |id: &ProcessId| self.processes.next(Some(*id));
+                let mut all = core::iter::successors(self.processes.next(after), behind);
+                all.find(|id| targets.include(&self.processes, *id))
+            }
+            (Targets::Members(group), None) => self.groups[group].members.first(),
+            (Targets::Members(group), Some(id)) => {
+                let members = &self.groups[group].members;
+                members.next(&self.processes, id, |process| &process.member)
+            }
+        }
+    }
+
     /// A signal to a set of processes also reaches children that a member is creating, once they
     /// are there (LX-SIG-19): so nobody escapes a kill of its group.
-    fn note_for_unborn(&mut self, targets: &[ProcessId], signal: u32) {
-        if self.loads.is_empty() {
-            return;
-        }
+    fn note_for_unborn(&mut self, targets: Targets, signal: u32) {
         for request in self.loads.iter_mut().flat_map(|load| &mut load.requests) {
             if let Purpose::Create { creator, .. } = request.purpose
-                && targets.contains(&creator.1)
+                && targets.include(&self.processes, creator.1)
             {
                 request.late |= bit(signal);
             }

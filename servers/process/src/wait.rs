@@ -9,7 +9,7 @@ use libipc::wire::Answer;
 
 use crate::machine::{Late, errno};
 use crate::model::*;
-use crate::{Machine, ProcessServer};
+use crate::{Machine, ProcessServer, ready};
 
 /// Do not wait.
 pub const WNOHANG: u32 = 1;
@@ -136,7 +136,7 @@ impl ProcessServer {
         let parent = &self.processes[waiter.1];
         let has_news =
             |id: &ProcessId| self.is_news(waiter, &self.processes[*id], selector, options);
-        let found = parent.ready.iter().find(has_news);
+        let found = ready::iter(&self.processes, waiter.1).find(has_news);
         if let Some(child) = found {
             return Look::Found(self.tell(machine, waiter.1, child));
         }
@@ -193,7 +193,6 @@ impl ProcessServer {
     fn tell<M: Machine>(&mut self, machine: &mut M, parent: ProcessId, child: ProcessId) -> Waited {
         let record = &mut self.processes[child];
         let event = core::mem::replace(&mut record.event, Event::None);
-        let order = record.order;
         let status = match event {
             Event::Ended(status) => status,
             Event::Stopped(signal) => signal << 8 | 0x7f,
@@ -204,7 +203,7 @@ impl ProcessServer {
         if let Event::Ended(_) = event {
             self.reap(machine, child);
         } else {
-            self.processes[parent].ready.remove(order);
+            ready::remove(&mut self.processes, parent, child);
         }
         waited
     }
@@ -243,14 +242,14 @@ impl ProcessServer {
     pub(crate) fn report<M: Machine>(&mut self, machine: &mut M, child: ProcessId, event: Event) {
         let record = &mut self.processes[child];
         record.event = event;
-        let (order, waitable) = (record.order, record.is_waitable());
         if let Some(parent) = record.parent
-            && waitable
+            && record.is_waitable()
         {
             let owner = &mut self.processes[parent];
-            match owner.waiters.is_empty() {
-                true => owner.ready.insert(order, child),
-                false => self.report_to_waiters(machine, parent, child, order),
+            if !owner.waiters.is_empty() {
+                self.report_to_waiters(machine, parent, child);
+            } else if !ready::insert_alone(owner, child) {
+                ready::insert(&mut self.processes, parent, child);
             }
         }
     }
@@ -260,7 +259,6 @@ impl ProcessServer {
         machine: &mut M,
         parent: ProcessId,
         child: ProcessId,
-        order: u64,
     ) {
         // Whoever waits has found no news, so these are the first.
         match self.waiter_for(parent, child) {
@@ -274,7 +272,7 @@ impl ProcessServer {
                 self.wake_waiters(machine, parent);
             }
             // Nobody who waits has less to wait for.
-            None => self.processes[parent].ready.insert(order, child),
+            None => ready::insert(&mut self.processes, parent, child),
         }
     }
 

@@ -10,6 +10,8 @@ use libipc::protocol::process::Start;
 use libipc::wire::{Kept, ShortBody};
 use process_server::{Fork, Late, Machine, MemoryShare, Place, Shares, TableShare};
 
+use crate::thrift;
+
 /// A capability in a fake table: what it stands for, and its flags.
 pub type Slot = (u64, SlotFlags);
 
@@ -446,6 +448,7 @@ impl Machine for Fake {
     }
 
     fn answer(&mut self, kept: Kept, answer: &Late) {
+        let _pause = thrift::pause();
         self.log.push("answer");
         let Some(Object::Reply(label)) = self.objects.remove(&kept.into_reply().0) else {
             panic!("an answer goes to a reply that was not used");
@@ -462,10 +465,12 @@ impl Machine for Fake {
     }
 
     fn suspend(&mut self, thread: Handle) {
+        let _pause = thrift::pause();
         self.thread_at(thread).suspends += 1;
     }
 
     fn resume(&mut self, thread: Handle) {
+        let _pause = thrift::pause();
         self.log.push("resume");
         let thread = self.thread_at(thread);
         assert!(thread.suspends > 0, "only what is suspended is resumed");
@@ -494,6 +499,7 @@ impl Machine for Fake {
     }
 
     fn end_thread(&mut self, thread: Handle) {
+        let _pause = thrift::pause();
         self.log.push("end_thread");
         let ended = self.objects.remove(&thread.0);
         let Some(Object::Thread(thread)) = ended else {
@@ -504,6 +510,7 @@ impl Machine for Fake {
     }
 
     fn give_up(&mut self, kept: Kept) {
+        let _pause = thrift::pause();
         let reply = kept.into_reply();
         let Some(Object::Reply(label)) = self.objects.remove(&reply.0) else {
             panic!("a reply that was not used is given up");
@@ -519,6 +526,7 @@ impl Machine for Fake {
     }
 
     fn close(&mut self, handle: Handle) {
+        let _pause = thrift::pause();
         match self.objects.remove(&handle.0) {
             Some(Object::Reply(_)) => panic!("a reply is answered or given up, not closed"),
             Some(Object::Thread(_)) => panic!("threads are ended, not closed"),
@@ -528,6 +536,7 @@ impl Machine for Fake {
     }
 
     fn signal_end(&mut self, notification: Handle) {
+        let _pause = thrift::pause();
         match self.object(notification) {
             Object::Notification { bits } => *bits |= 1,
             other => panic!("{other:?} is a notification"),
@@ -535,6 +544,7 @@ impl Machine for Fake {
     }
 
     fn init_ended(&mut self, status: u32) {
+        let _pause = thrift::pause();
         self.init_status = Some(status);
     }
 }

@@ -8,5 +8,6 @@ mod clone_rules;
 mod failures;
 mod life_rules;
 mod random;
+mod thrift;
 mod wait_rules;
 mod win32_rules;
