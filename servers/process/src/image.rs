@@ -319,7 +319,8 @@ impl ProcessServer {
     ) -> Result<(), Errno> {
         let requests = &mut self.loads[load].requests;
         requests.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let kept = machine.keep_reply().map_err(errno)?;
+        let kept = self.keep_call(machine, purpose.caller())?;
+        let requests = &mut self.loads[load].requests;
         requests.push(Request { purpose, late: 0 });
         self.threads[purpose.caller()].owed = Some((Owed::Load(load), kept));
         if let Purpose::Exec { process, .. } = purpose {

@@ -43,6 +43,7 @@ pub use signal::Faulted;
 use arena::Arena;
 use libipc::abi::Handle;
 use libipc::protocol::process::{Errno, Identity};
+use libipc::wire::Kept;
 use list::List;
 use model::*;
 use pid::PidSpace;
@@ -181,6 +182,15 @@ impl ProcessServer {
             Role::Member(process) => Some((thread, process)),
             _ => None,
         }
+    }
+
+    /// Keeps the call that is being served, a member thread's, which waits in no other: a program can
+    /// make a thread with another's label, which is taken for that one.
+    fn keep_call<M: Machine>(&self, machine: &mut M, thread: ThreadId) -> Result<Kept, Errno> {
+        if self.threads[thread].owed.is_some() {
+            return Err(Errno::EAGAIN);
+        }
+        machine.keep_reply().map_err(machine::errno)
     }
 
     /// The numbers of a member thread.

@@ -4,7 +4,7 @@ use libipc::protocol::process::Errno;
 use libipc::wire::Answer;
 
 use crate::exit::Ending;
-use crate::machine::{Late, errno};
+use crate::machine::Late;
 use crate::model::*;
 use crate::{Machine, ProcessServer};
 
@@ -64,9 +64,10 @@ impl ProcessServer {
             self.end_process(machine, id, ending);
             return Ok(Answer::Now(ending.result));
         }
+        let stoppers = &mut self.processes[id].stoppers;
+        stoppers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let kept = self.keep_call(machine, caller)?;
         let process = &mut self.processes[id];
-        process.stoppers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let kept = machine.keep_reply().map_err(errno)?;
         process.stoppers.push(caller);
         process.service.should_stop = true;
         self.threads[caller].owed = Some((Owed::Stop(id), kept));
@@ -113,7 +114,7 @@ impl ProcessServer {
         if process.service.should_stop || !wait {
             return Ok(Answer::Now(process.service.should_stop));
         }
-        let kept = machine.keep_reply().map_err(errno)?;
+        let kept = self.keep_call(machine, thread)?;
         self.threads[thread].owed = Some((Owed::ShouldStop, kept));
         Ok(Answer::Later)
     }

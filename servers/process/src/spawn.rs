@@ -212,8 +212,8 @@ impl<M: Machine> Reserving<'_, M> {
         Ok(())
     }
 
-    pub(crate) fn reply(&mut self) -> Result<(), Errno> {
-        self.parts.kept = Some(self.machine.keep_reply().map_err(errno)?);
+    fn call(&mut self, creator: ThreadId) -> Result<(), Errno> {
+        self.parts.kept = Some(self.server.keep_call(self.machine, creator)?);
         Ok(())
     }
 
@@ -299,7 +299,7 @@ impl ProcessServer {
                 reserving.stack(creator, start)?;
             }
             if plan.start == StartChoice::RunAndRelease {
-                reserving.reply()?;
+                reserving.call(creator)?;
             }
             // The last step: the thread may run from here on.
             match forked {

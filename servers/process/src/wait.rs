@@ -7,7 +7,7 @@
 use libipc::protocol::process::{Errno, Waited};
 use libipc::wire::Answer;
 
-use crate::machine::{Late, errno};
+use crate::machine::Late;
 use crate::model::*;
 use crate::{Machine, ProcessServer, ready};
 
@@ -75,8 +75,8 @@ impl ProcessServer {
             Look::NotYet => {
                 let waiters = &mut self.processes[process].waiters;
                 waiters.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-                let kept = machine.keep_reply().map_err(errno)?;
-                waiters.push(thread);
+                let kept = self.keep_call(machine, thread)?;
+                self.processes[process].waiters.push(thread);
                 self.threads[thread].owed = Some((Owed::Wait { selector, options }, kept));
                 Ok(Answer::Later)
             }

@@ -16,7 +16,7 @@ use runtime::process::{
 };
 use runtime::{start, syscall};
 use tests::child::{SharedPage, check_child, child, in_child, own_path};
-use tests::{Failure, Outcome, check, check_eq};
+use tests::{Failure, MILLISECOND, Outcome, Worker, after, check, check_eq};
 
 tests::suite! {
     child other_image;
@@ -47,6 +47,7 @@ tests::suite! {
     lx_wait_08_children_are_found_in_the_order_of_their_creation,
     lx_wait_12_ignoring_sigchld_reaps_children_automatically,
     lx_wait_15_what_is_no_child_cannot_be_waited_for,
+    a_call_under_the_label_of_a_thread_that_waits_is_refused,
     lx_sig_01_impossible_signals_and_processes_are_refused,
     lx_sig_02_kill_ends_a_process_with_its_signal,
     lx_sig_02_kill_reaches_a_whole_group,
@@ -603,6 +604,23 @@ fn lx_wait_15_what_is_no_child_cannot_be_waited_for() -> Outcome {
         Ok(())
     })?;
     check_child(sibling)
+}
+
+/// A program can make a thread with the label of another, which the process server takes for that one.
+fn a_call_under_the_label_of_a_thread_that_waits_is_refused() -> Outcome {
+    let shared = SharedPage::new()?;
+    let busy = child(|| shared.wait_for(0, 1))?;
+    let twin = || check_child(busy);
+    let twin = Worker::start(&twin)?;
+    let waits = after(20 * MILLISECOND)?;
+    while syscall::clock()? < waits {
+        syscall::thread_yield()?;
+    }
+    check_eq!(wait(-1, 0), Err(Errno::EAGAIN));
+    check_eq!(vfork(|_| 0), Err(Errno::EAGAIN));
+    check_eq!(wait(-1, NO_HANG)?.pid, 0);
+    shared.word(0).store(1, SeqCst);
+    twin.join()
 }
 
 fn lx_sig_01_impossible_signals_and_processes_are_refused() -> Outcome {

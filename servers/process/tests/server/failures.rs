@@ -74,6 +74,29 @@ const CREATE: CreateProcess = CreateProcess {
     start: START,
 };
 
+/// A program can make a thread with the label of another one of its own.
+#[test]
+fn a_call_under_the_label_of_a_thread_that_waits_may_not_wait_too() {
+    let busy = |result| assert_eq!(result, Err(No::Errno(Errno::EAGAIN)));
+    let waits: [fn(&mut World, u64) -> Result<(), No>; 5] = [
+        |world, top| world.wait(top, -1, 0).map(drop),
+        |world, top| outcome(world.client(top).vfork()).map(drop),
+        |world, top| world.try_spawn(top).map(drop),
+        |world, top| world.try_exec(top),
+        |world, top| world.clone(top, 0x4000 | SIGCHLD).map(drop),
+    ];
+    for first in waits {
+        let (mut world, top) = World::with_program();
+        world.fork(top);
+        assert_eq!(first(&mut world, top), Err(No::Yet));
+        let before = (world.server.figures(), world.fake.belongings());
+        for next in waits {
+            busy(next(&mut world, top));
+        }
+        assert_eq!(before, (world.server.figures(), world.fake.belongings()));
+    }
+}
+
 #[test]
 fn a_fork_that_fails_at_any_step_leaves_nothing() {
     assert_eq!(
