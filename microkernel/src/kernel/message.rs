@@ -455,10 +455,10 @@ impl<M: Machine> Kernel<M> {
             Err(Trouble::Sender(stop)) => return Err(stop),
         };
         // The call fails with the answer, and has been answered all the same.
+        let was_owed = self.memory.get(thread).owed == Owed::Caller(caller);
         self.abort(caller, error);
-        let owed = &mut self.memory.get_mut(thread).owed;
-        if *owed == Owed::Gone {
-            *owed = Owed::Nothing;
+        if was_owed {
+            self.memory.get_mut(thread).owed = Owed::Nothing;
         }
         self.lose_cargo(thread);
         Ok(())

@@ -257,9 +257,9 @@ impl<M: Machine> Kernel<M> {
             self.drop_object(Kind::Thread, thread.to_bits());
             return Err(error.into());
         }
-        self.memory.get_mut(thread).clear_address = clear;
         let handle = self.give_new_with(pool, Kind::Thread, thread, rights)?;
-        // What follows cannot fail.
+        // What follows cannot fail; a thread that is not made after all clears nothing.
+        self.memory.get_mut(thread).clear_address = clear;
         if word_at != 0 {
             self.store_first_word(thread, word_at, word as u32);
         }

@@ -3,9 +3,10 @@
 
 use crate::machine::{Exception, Interrupt};
 use crate::memory::Ref;
-use crate::object::{State, Thread};
+use crate::object::thread::Holder;
+use crate::object::{Owed, State, Thread};
 use crate::testkit::{DATA, Rig, SCRATCH};
-use libipc::abi::{Handle, IpcCall, TableSelector, initial};
+use libipc::abi::{Handle, IpcCall, IpcFlags, REPLY_WORD, TableSelector, initial};
 use libipc::syscall::{ARGUMENTS, TABLE};
 
 /// A generator of random numbers (xorshift64*).
@@ -35,6 +36,8 @@ const POWER: u64 = 113;
 struct Sandbox {
     pool: Handle,
     threads: Vec<(Handle, Ref<Thread>)>,
+    /// The same handles in each of them.
+    replies: [Handle; 2],
 }
 
 fn sandbox(rig: &mut Rig) -> Sandbox {
@@ -52,11 +55,21 @@ fn sandbox(rig: &mut Rig) -> Sandbox {
     let ports = rig
         .ports_narrow(root, initial::IO_PORTS, pool, 0, 8)
         .unwrap();
-    let made = [receiver, sender, notification, inner, space, table, ports];
+    let replies = [(); 2].map(|()| rig.reply_create(root, pool).unwrap());
+    let made = [
+        receiver,
+        sender,
+        notification,
+        inner,
+        space,
+        table,
+        ports,
+        replies[0],
+        replies[1],
+    ];
+    let mut given = made;
     for &(handle, thread) in &threads {
-        for capability in made {
-            rig.give_to(thread, capability);
-        }
+        given = made.map(|capability| rig.give_to(thread, capability));
         rig.give_to(thread, pool);
         rig.give_to(thread, handle);
         let own = rig.kernel.memory.get(thread).space.unwrap();
@@ -82,7 +95,12 @@ fn sandbox(rig: &mut Rig) -> Sandbox {
     for &(handle, _) in &threads {
         rig.cap_close(root, handle).unwrap();
     }
-    Sandbox { pool, threads }
+    let [.., first, second] = given;
+    Sandbox {
+        pool,
+        threads,
+        replies: [first, second],
+    }
 }
 
 /// An argument: a handle, an address, a small or a large number.
@@ -112,6 +130,22 @@ fn argument(random: &mut Random, now_ns: u64) -> u64 {
     }
 }
 
+/// Whoever waits for an answer and whoever owes it name each other.
+fn check_answers(rig: &Rig, thread: Ref<Thread>) {
+    let memory = &rig.kernel.memory;
+    let entry = memory.get(thread);
+    match entry.holder {
+        Holder::Nobody => {}
+        Holder::Thread(server) => assert_eq!(memory.get(server).owed, Owed::Caller(thread)),
+        Holder::Reply(reply) => assert_eq!(memory.get(reply).caller(), Some(thread)),
+    }
+    let is_held = entry.holder != Holder::Nobody;
+    assert_eq!(entry.state == State::Answer, is_held);
+    if let Owed::Caller(caller) = entry.owed {
+        assert_eq!(memory.get(caller).holder, Holder::Thread(thread));
+    }
+}
+
 fn play(seed: u64, calls: u32) {
     let mut random = Random(seed);
     let mut rig = Rig::new(2048);
@@ -119,9 +153,18 @@ fn play(seed: u64, calls: u32) {
     let mut free = None;
     // The second round has to leave what the first one left.
     for _ in 0..2 {
-        let Sandbox { pool, threads } = sandbox(&mut rig);
+        let Sandbox {
+            pool,
+            threads,
+            replies,
+        } = sandbox(&mut rig);
         let mut now_ns = rig.kernel.memory.machine().now_ns;
         for _ in 0..calls {
+            for &(_, thread) in &threads {
+                if rig.kernel.memory.is_live(thread) {
+                    check_answers(&rig, thread);
+                }
+            }
             let (_, thread) = random.pick(&threads);
             if !rig.kernel.memory.is_live(thread) {
                 continue;
@@ -156,7 +199,14 @@ fn play(seed: u64, calls: u32) {
                     }
                     let mut operation = number;
                     if IpcCall::from_number(number as u8).is_some() {
-                        operation |= random.below(2) << 8
+                        let any = IpcFlags::from_bits_truncate(random.next() as u8);
+                        let flags = random.pick(&[
+                            IpcFlags::empty(),
+                            IpcFlags::empty(),
+                            IpcFlags::REPLY,
+                            any,
+                        ]);
+                        operation |= (flags.bits() as u64) << 8
                             | random.pick(&[0, 8, 64, 65, 200, 5000]) << 16
                             | random.pick(&[0, 0, 1, 5]) << 32;
                         // A memory part with whatever is there, and a short deadline.
@@ -174,6 +224,13 @@ fn play(seed: u64, calls: u32) {
                     }
                     if random.below(3) > 0 && IpcCall::from_number(number as u8).is_some() {
                         arguments[1] = random.pick(&[0, SCRATCH]);
+                        let reply = random.pick(&replies);
+                        if random.below(2) == 0 {
+                            arguments[2 + REPLY_WORD] = reply.0;
+                        }
+                        if random.below(4) == 0 && number == IpcCall::Reply as u64 {
+                            arguments[0] = reply.0;
+                        }
                     }
                     rig.enter(thread, operation, arguments);
                 }

@@ -236,6 +236,27 @@ fn keeping_the_call_of_a_dead_caller_is_gone_once() {
 }
 
 #[test]
+fn a_late_answer_without_room_leaves_what_is_to_be_said_of_the_last_call() {
+    let Scene {
+        mut rig,
+        reply,
+        server,
+        waiting,
+        handles,
+        ..
+    } = Scene::new();
+    let root = rig.root;
+    rig.thread_end(root, handles[1], 0).unwrap();
+    rig.send_bytes(server, IpcCall::Reply, reply, &[1; 100], &[]);
+    assert!(rig.got(server).is_ok());
+    assert_eq!(rig.got(waiting), Err(Error::TooLong));
+    rig.message(server, IpcCall::Reply, Handle::NONE, 0, [0; 8]);
+    assert_eq!(rig.got(server), Err(Error::Gone), "its caller has died");
+    rig.message(server, IpcCall::Reply, Handle::NONE, 0, [0; 8]);
+    assert_eq!(rig.got(server), Err(Error::WrongState));
+}
+
+#[test]
 fn a_wait_that_fails_has_kept_or_answered_all_the_same() {
     for call in [IpcCall::Receive, IpcCall::ReplyReceive] {
         let Scene {

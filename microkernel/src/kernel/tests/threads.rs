@@ -171,6 +171,26 @@ fn a_stack_pointer_that_points_nowhere_is_the_programs_affair() {
 }
 
 #[test]
+fn a_fork_that_cannot_be_paid_for_stores_and_clears_nothing() {
+    let mut rig = Rig::new(512);
+    let root = rig.root;
+    let like = waiting_caller(&mut rig);
+    rig.poke(root, DATA, &[0xff; 16]);
+    let none = Handle::NONE;
+    let flags = ForkFlags::empty();
+    for limit in 0.. {
+        let pool = rig.pool_create(root, initial::POOL, limit).unwrap();
+        let made = rig.thread_fork(root, pool, like, none, flags, 6, 0, 0, DATA, DATA + 8, 7);
+        if made.is_ok() {
+            assert!(limit > 1, "a thread and a capability are to be paid for");
+            break;
+        }
+        assert_eq!(made, Err(Error::NoMemory));
+        assert_eq!(rig.peek(root, DATA, 16), [0xff; 16], "limit {limit}");
+    }
+}
+
+#[test]
 fn a_fork_with_bad_words_makes_no_thread() {
     let mut rig = Rig::new(512);
     let root = rig.root;
