@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -100,6 +101,9 @@ const CONSOLE_IS_UP: &[u8] = b" as init process";
 /// Ctrl-D: what a terminal sends for the end of its input.
 const END_OF_INPUT: u8 = 4;
 
+/// How often it is sent: who reads after that is told again, as at the end of a file.
+const END_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Runs an emulator whose terminal gets what this command reads, and then the end of input. Who opens a
 /// serial port throws away what came before, so the first byte waits until the console has done that.
 fn feed(mut command: Command) -> Result<ExitStatus> {
@@ -112,8 +116,7 @@ fn feed(mut command: Command) -> Result<ExitStatus> {
     std::thread::spawn(move || {
         if is_up.recv().is_ok() {
             // The machine may end before its input does.
-            let _ = std::io::copy(&mut std::io::stdin(), &mut keyboard)
-                .and_then(|_| keyboard.write_all(&[END_OF_INPUT]));
+            let _ = type_in(&mut keyboard);
         }
     });
     let mut shown = std::io::stdout();
@@ -135,6 +138,24 @@ fn feed(mut command: Command) -> Result<ExitStatus> {
         }
         let old = recent.len().saturating_sub(CONSOLE_IS_UP.len());
         recent.drain(..old);
+    }
+}
+
+/// Types what this command reads, and then the end of input until the machine has ended. A last line
+/// without an end gets one: on such a line, editors take the end of input for another key.
+fn type_in(keyboard: &mut impl Write) -> std::io::Result<()> {
+    let mut bytes = [0; 4096];
+    let mut last = b'\n';
+    while let Ok(count @ 1..) = std::io::stdin().read(&mut bytes) {
+        keyboard.write_all(&bytes[..count])?;
+        last = bytes[count - 1];
+    }
+    if last != b'\n' {
+        keyboard.write_all(b"\n")?;
+    }
+    loop {
+        keyboard.write_all(&[END_OF_INPUT])?;
+        std::thread::sleep(END_INTERVAL);
     }
 }
 

@@ -19,6 +19,7 @@ scenarios! { "command":
     exec_ends_with_124_and_the_log_when_time_is_up,
     exec_keeps_its_streams_apart,
     run_types_what_is_piped_into_it_and_ends_with_it,
+    run_tells_everybody_who_reads_that_its_input_has_ended,
 }
 
 /// `cargo xtask exec` with these words and this input.
@@ -127,6 +128,25 @@ fn run_types_what_is_piped_into_it_and_ends_with_it(_: &Guest) -> Result<Verdict
     for line in ["the first line", "the last one"] {
         if !screen.lines().any(|shown| shown == line) {
             bail!("{line:?} is missing from {screen}");
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
+fn run_tells_everybody_who_reads_that_its_input_has_ended(_: &Guest) -> Result<Verdict> {
+    for (input, shown) in [
+        (
+            &b"echo a line without its end"[..],
+            "a line without its end",
+        ),
+        (b"sh\ncat\nwhat cat reads\nand", "what cat reads"),
+    ] {
+        let output = xtask("run", &[], input)?;
+        expect_status(&output, 0)?;
+        let screen = String::from_utf8_lossy(&output.stdout);
+        // What is typed is shown as well.
+        if screen.matches(shown).count() < 2 {
+            bail!("{shown:?} is missing from {screen}");
         }
     }
     Ok(Verdict::Passed)
