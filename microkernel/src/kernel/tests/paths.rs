@@ -24,6 +24,7 @@ struct Seen {
 struct Scene {
     rig: Rig,
     threads: Vec<(Handle, Ref<Thread>)>,
+    now_ns: u64,
     receivers: [Handle; 2],
     senders: [Handle; 2],
     notification: Handle,
@@ -46,22 +47,45 @@ impl Scene {
         let answers_only = rig
             .cap_derive(root, second, initial::POOL, 0, Access::empty())
             .unwrap();
-        let threads = (0..4)
-            .map(|label| rig.thread_in(initial::POOL, label))
-            .collect();
         rig.kernel.set_long_only(long_only);
-        Scene {
+        let mut scene = Scene {
             rig,
-            threads,
+            threads: Vec::new(),
+            now_ns: 0,
             receivers: [one, two],
             senders: [to_one, to_two],
             notification,
             unbound,
             replies: [first, second, answers_only, unbound],
+        };
+        scene.threads = (0..4).map(|label| scene.thread(label)).collect();
+        scene
+    }
+
+    /// A thread that runs, and whose faults go to the first endpoint.
+    fn thread(&mut self, label: u64) -> (Handle, Ref<Thread>) {
+        let root = self.rig.root;
+        self.rig.run(root);
+        let (handle, thread) = self.rig.thread_in(initial::POOL, label);
+        self.rig.run(root);
+        let exceptions = self.rig.kernel.hold_sender(self.senders[0]).unwrap();
+        self.rig.kernel.memory.get_mut(thread).exceptions = exceptions;
+        (handle, thread)
+    }
+
+    /// Others take the places of those that have ended.
+    fn replace_dead(&mut self) {
+        for place in 0..self.threads.len() {
+            let (handle, thread) = self.threads[place];
+            if self.rig.state(thread) == State::Ended {
+                self.rig.thread_end(self.rig.root, handle, 1).unwrap();
+                self.threads[place] = self.thread(place as u64);
+            }
         }
     }
 
     fn step(&mut self, &(what, who, which, length, part, word): &Step) {
+        self.replace_dead();
         let (handle, thread) = self.threads[who];
         let root = self.rig.root;
         if self.first_from(0, |_, _| true).is_none() {
@@ -105,7 +129,32 @@ impl Scene {
                 }
                 return;
             }
-            31..36 => IpcCall::ReplyReceive,
+            31..36 | 45..=46 => IpcCall::ReplyReceive,
+            36 => return self.rig.thread_end(root, handle, 0).unwrap(),
+            37..=38 => {
+                if let Some(thread) = self.first_from(who, |_, _| true) {
+                    self.rig.fault(thread, 6, 0, 0);
+                }
+                return;
+            }
+            39 => {
+                self.now_ns += word % 2000;
+                return self.rig.sleep_until(self.now_ns);
+            }
+            40 => {
+                // Whoever waits there is given up, and so is the right to answer.
+                let _ = self.rig.cap_close(root, self.replies[which]);
+                let _ = self.rig.cap_close(root, self.replies[2]);
+                self.replies[which] = self.rig.reply();
+                let pool = initial::POOL;
+                let narrow = self
+                    .rig
+                    .cap_derive(root, self.replies[1], pool, 0, Access::empty());
+                self.replies[2] = narrow.unwrap();
+                return;
+            }
+            41 => return self.rig.cap_revoke(root, self.replies[1]).unwrap(),
+            42..=44 => IpcCall::Receive,
             _ => {
                 if self.rig.kernel.memory.get(thread).is_runnable() {
                     let (mask, consume) = (word & 0b111, which as u64);
@@ -117,7 +166,7 @@ impl Scene {
         };
         // Who can do it: to keep a call, one that has it.
         let keeper = match what {
-            28..31 => self.first_from(who, Self::owes),
+            28..31 | 43 => self.first_from(who, Self::owes),
             _ => None,
         };
         let Some(thread) = keeper.or(self.first_from(who, |_, _| true)) else {
@@ -129,26 +178,34 @@ impl Scene {
             IpcCall::Reply => reply,
             _ => self.receivers[which],
         };
-        let extended = self.memory_part(thread, part, word);
+        let has_deadline = matches!(what, 0 | 42..=46);
+        let part = if has_deadline { part.max(1) } else { part };
+        let mut extended = self.memory_part(thread, part, word);
+        if let Some(extended) = &mut extended {
+            extended.deadline = self.now_ns + word % 1500;
+        }
         let caps = extended.map_or(0, |extended| {
             let sent = extended.send_caps.iter().filter(|cap| cap.handle.is_some());
             sent.count()
         });
         let flags = match what {
             3 => IpcFlags::KILLABLE_ONLY,
+            0 | 42 | 44 | 46 => IpcFlags::DEADLINE,
+            43 | 45 => IpcFlags::REPLY | IpcFlags::DEADLINE,
             28.. => IpcFlags::REPLY,
             _ => IpcFlags::empty(),
         };
-        let length = match flags {
-            IpcFlags::REPLY => length % (REPLY_BYTES + 2),
-            _ => length,
+        let names_reply = flags.contains(IpcFlags::REPLY);
+        let length = match names_reply {
+            true => length % (REPLY_BYTES + 2),
+            false => length,
         };
         let operation = OpWord::new(call, flags, length, caps);
         let mut body = core::array::from_fn(|at| match at * 8 < length {
             true => word.wrapping_mul(at as u64 + 1),
             false => 0,
         });
-        if flags == IpcFlags::REPLY {
+        if names_reply {
             body[REPLY_WORD] = reply.0;
         }
         self.rig
@@ -240,7 +297,7 @@ impl Scene {
             let entry = self.rig.kernel.memory.get(thread);
             let mut registers = entry.context.registers();
             // A message's registers past its length mean nothing.
-            if entry.state == State::Ready {
+            if entry.state == State::Ready || entry.state == State::Ended {
                 let words = libipc::abi::Delivery(registers.rax).length().div_ceil(8);
                 let body = [
                     &mut registers.rdx,
@@ -256,8 +313,8 @@ impl Scene {
                     *word = 0;
                 }
             }
-            if entry.state == State::Receiving {
-                // What waits to be overwritten.
+            if entry.state == State::Receiving || entry.fault().is_some() {
+                // What waits to be overwritten, or is of no more interest.
                 registers = Registers::default();
             }
             Seen {
@@ -279,7 +336,7 @@ proptest! {
     #[test]
     fn the_short_path_and_the_long_path_agree(
         steps in prop::collection::vec(
-            (0u8..36, 0usize..4, 0usize..2, 0usize..200, 0u8..4, any::<u64>()), 1..200
+            (0u8..47, 0usize..4, 0usize..2, 0usize..200, 0u8..4, any::<u64>()), 1..200
         )
     ) {
         let (mut short, mut long) = (Scene::new(false), Scene::new(true));
