@@ -251,7 +251,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     fn last_receiver_gone(&mut self, endpoint: Ref<Endpoint>) {
-        self.memory.get_mut(endpoint).without_receiver = true;
+        self.memory.get_mut(endpoint).lose_receiver();
         self.list_endpoint(endpoint);
     }
 
@@ -273,7 +273,7 @@ impl<M: Machine> Kernel<M> {
         let entry = self.memory.get(endpoint);
         let (ended, served) = (entry.has_ended(), entry.is_served());
         if let Some(receiver) = entry.receiver()
-            && (ended || entry.without_receiver)
+            && (ended || entry.is_without_receiver())
         {
             self.abort(receiver, Error::Gone);
             return false;

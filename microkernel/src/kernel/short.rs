@@ -171,7 +171,7 @@ impl<M: Machine> Kernel<M> {
         let grant = self.short_find(thread, handle, Kind::Sender, Access::empty())?;
         let endpoint: Ref<Endpoint> = grant.object;
         let (badge, access) = (grant.badge, grant.access);
-        let receiver = self.memory.get(endpoint).receiver()?;
+        let receiver = self.memory.get(endpoint).receiver_to_stay()?;
         let space = self.can_switch_to(self.memory.get(receiver))?;
         let has_memory = extended != 0 || !fits_registers(operation);
         let (length, caps) =

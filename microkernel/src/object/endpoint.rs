@@ -14,7 +14,8 @@ use crate::memory::{Memory, Object, ObjectKind, Ref};
 use bitflags::bitflags;
 
 bitflags! {
-    /// What a receiver has to look at before it waits at an endpoint, in one word.
+    /// What a receiver has to look at before it waits at an endpoint, and a sender before its message
+    /// passes at once, in one word.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Pending: u8 {
         /// Threads wait with messages.
@@ -27,6 +28,8 @@ bitflags! {
         const BOUND = 1 << 3;
         /// It has ended.
         const ENDED = 1 << 4;
+        /// No capability to receive here is left.
+        const UNRECEIVED = 1 << 5;
     }
 }
 
@@ -47,10 +50,9 @@ pub struct Endpoint {
     receivers: Queue,
     /// What happens to queued calls when the last receiver goes.
     keep_queued: bool,
-    /// No capability to receive here is left.
-    pub(crate) without_receiver: bool,
-    /// Says of the four fields below whether there is anything in them, of `senders` too, and whether
-    /// its pool has ended or nobody refers to it: no message goes through it any more.
+    /// Says of the four fields below whether there is anything in them, of `senders` too; whether
+    /// its pool has ended or nobody refers to it: no message goes through it any more; and whether
+    /// anybody may still receive.
     pending: Pending,
     /// Callers that want their received calls back.
     cancels: Queue,
@@ -77,7 +79,6 @@ impl Endpoint {
             senders: Queue::EMPTY,
             receivers: Queue::EMPTY,
             keep_queued,
-            without_receiver: false,
             pending: Pending::empty(),
             cancels: Queue::EMPTY,
             notices: Nodes::default(),
@@ -91,7 +92,30 @@ impl Endpoint {
     /// Whether a message sent now can ever be received.
     #[inline]
     pub fn is_served(&self) -> bool {
-        !self.has_ended() && (!self.without_receiver || self.keep_queued)
+        !self.has_ended() && (!self.is_without_receiver() || self.keep_queued)
+    }
+
+    /// Whether no capability to receive here is left.
+    #[inline]
+    pub fn is_without_receiver(&self) -> bool {
+        self.pending.contains(Pending::UNRECEIVED)
+    }
+
+    /// No capability to receive here is left.
+    pub fn lose_receiver(&mut self) {
+        self.pending.insert(Pending::UNRECEIVED);
+    }
+
+    /// The receiver that has waited longest, if it will get what is sent now.
+    #[inline(always)]
+    pub fn receiver_to_stay(&self) -> Option<Ref<Thread>> {
+        match self
+            .pending
+            .intersects(Pending::ENDED | Pending::UNRECEIVED)
+        {
+            true => None,
+            false => self.receiver(),
+        }
     }
 
     /// The receiver that has waited longest.
@@ -250,12 +274,12 @@ mod tests {
     #[test]
     fn an_endpoint_without_receiver_serves_only_if_its_maker_chose_so() {
         let mut endpoint = Endpoint::new(true);
-        endpoint.without_receiver = true;
+        endpoint.lose_receiver();
         assert!(endpoint.is_served());
         endpoint.end();
         assert!(!endpoint.is_served());
         let mut endpoint = Endpoint::new(false);
-        endpoint.without_receiver = true;
+        endpoint.lose_receiver();
         assert!(!endpoint.is_served());
     }
 }

@@ -369,3 +369,22 @@ fn a_server_may_call_another_before_it_answers() {
     rig.message(server, IpcCall::ReplyReceive, front, 8, [4; 8]);
     assert_eq!(rig.got(client).unwrap().body[0], 4);
 }
+
+#[test]
+fn an_endpoint_that_nobody_can_serve_any_more_takes_no_call_before_it_is_cleaned_up() {
+    for long_only in [true, false] {
+        let mut rig = Rig::new(256);
+        let root = rig.root;
+        rig.kernel.set_long_only(long_only);
+        let (receiver, sender) = rig.endpoint(0, 0);
+        let (server, client) = (rig.thread(1), rig.thread(2));
+        let (handle, closer) = rig.thread_in(initial::POOL, 3);
+        rig.thread_set_priority(root, handle, 1).unwrap();
+        rig.message(server, IpcCall::Receive, receiver, 0, [0; 8]);
+        // What this leaves behind waits for those of higher priority.
+        rig.cap_close(closer, receiver).unwrap();
+        assert_eq!(rig.state(server), State::Receiving);
+        rig.message(client, IpcCall::Call, sender, 0, [0; 8]);
+        assert_eq!(rig.got(client), Err(Error::ServerGone), "{long_only}");
+    }
+}
