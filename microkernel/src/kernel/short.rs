@@ -1,5 +1,6 @@
-//! The short path: a call to a receiver that waits, and the answer to a caller that waits, at once or
-//! later; a signal to who waits for it alone; and waits for messages and signals that are not there yet.
+//! The short path: a call to a receiver that waits, and the answer to a caller that waits, at once
+//! or later; a signal to who waits for it alone; and waits for messages and signals that are not
+//! there yet.
 //!
 //! Nothing here does anything that the long path does not; it only knows that there is nothing
 //! else to do. The preconditions come first, in one piece; if one does not hold, nothing has
@@ -96,10 +97,11 @@ impl<M: Machine> Kernel<M> {
     /// Copies the part of a body of this length that is in registers. Most are short.
     #[inline(always)]
     fn copy_body(&mut self, from: Ref<Thread>, to: Ref<Thread>, length: usize) {
+        const FEW: usize = 2;
         if length > 0 {
-            self.copy_words(from, to, 0..2);
-            if length > 16 {
-                self.copy_words(from, to, 2..INLINE_BYTES / 8);
+            self.copy_words(from, to, 0..FEW);
+            if length > FEW * 8 {
+                self.copy_words(from, to, FEW..INLINE_BYTES / 8);
             }
         }
     }
@@ -240,8 +242,8 @@ impl<M: Machine> Kernel<M> {
         Some(())
     }
 
-    /// Answers a call that `thread` or a reply has, whose holder that is told by who asks for this, and
-    /// waits for the next.
+    /// Answers `caller` and waits for the next call. A reply that keeps the answered one is still to
+    /// be told.
     #[inline(always)]
     fn short_answer_receive<const MEMORY: bool>(
         &mut self,
@@ -325,7 +327,7 @@ impl<M: Machine> Kernel<M> {
         Some(())
     }
 
-    /// Waits for a message; whoever is owed an answer by `thread` is the affair of who asks for this.
+    /// Waits for a message. A caller whom `thread` owes an answer is still to be kept.
     #[inline(always)]
     fn short_wait_at(&mut self, thread: Ref<Thread>) -> Option<()> {
         // Preconditions.
