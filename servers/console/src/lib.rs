@@ -99,6 +99,15 @@ impl Console {
         }
     }
 
+    /// Whether so many bytes of what came over the line can be taken now. If not, they can once
+    /// somebody has read; until then the line keeps them.
+    pub fn has_room(&self, count: usize) -> bool {
+        match &self.line {
+            Line::Terminal(terminal) => terminal.has_room(count),
+            Line::Channel(_) => true,
+        }
+    }
+
     /// Bytes came over the line.
     pub fn arrived(&mut self, world: &mut impl World, bytes: &[u8]) {
         match &mut self.line {

@@ -138,11 +138,31 @@ impl World for Machine {
 struct Shell {
     console: Console,
     machine: Machine,
+    /// The line has bytes for which there is no room yet.
+    behind: bool,
+}
+
+impl Shell {
+    /// Takes what the line has received, as far as there is room. The interrupt is not acknowledged
+    /// before all is taken: the line's other end waits when its buffers are full.
+    fn take_input(&mut self) {
+        let mut bytes = [0; 64];
+        self.behind = true;
+        while self.console.has_room(bytes.len()) {
+            let count = self.machine.receive(&mut bytes);
+            if count == 0 {
+                self.behind = false;
+                let _ = syscall::irq_acknowledge(self.machine.irq);
+                return;
+            }
+            self.console.arrived(&mut self.machine, &bytes[..count]);
+        }
+    }
 }
 
 impl server::Handler for Shell {
     fn request(&mut self, caller: &mut Caller, request: &[u8], answer: &mut LongBody) -> Served {
-        if caller.badge == CONTROL {
+        let served = if caller.badge == CONTROL {
             console::serve(
                 &mut self.console,
                 &mut self.machine,
@@ -158,7 +178,11 @@ impl server::Handler for Shell {
                 request,
                 answer,
             )
+        };
+        if self.behind {
+            self.take_input();
         }
+        served
     }
 
     fn replies(&mut self) -> Option<&mut Replies> {
@@ -170,15 +194,7 @@ impl server::Handler for Shell {
     }
 
     fn notified(&mut self, _: u64) {
-        let mut bytes = [0; 64];
-        loop {
-            let count = self.machine.receive(&mut bytes);
-            if count == 0 {
-                break;
-            }
-            self.console.arrived(&mut self.machine, &bytes[..count]);
-        }
-        let _ = syscall::irq_acknowledge(self.machine.irq);
+        self.take_input();
     }
 }
 
@@ -189,5 +205,10 @@ fn run(exec: u64) -> ! {
     } else {
         Console::terminal()
     };
-    server::run(startup::RECEIVER, &mut Shell { console, machine })
+    let mut shell = Shell {
+        console,
+        machine,
+        behind: false,
+    };
+    server::run(startup::RECEIVER, &mut shell)
 }

@@ -4,8 +4,9 @@
 //! program as it comes, without echo. Input is kept as pieces: a read takes from the first piece only,
 //! so it never returns more than a line. An empty piece is the end of input, told once.
 //!
-//! Invariant: pieces and the line being edited hold at most [`CAPACITY`] bytes together; what does not
-//! fit is refused with a bell.
+//! Invariant: pieces and the line being edited hold at most [`CAPACITY`] bytes together. What does not
+//! fit stays where it comes from until something is read ([`Terminal::has_room`]); of a line that is
+//! longer by itself, the rest is refused with a bell.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -71,6 +72,11 @@ impl Terminal {
             }
             _ => {}
         }
+    }
+
+    /// Whether `count` bytes more can be taken, or have to be because nobody could read before.
+    pub fn has_room(&self, count: usize) -> bool {
+        self.pieces.is_empty() || self.held() + count <= CAPACITY
     }
 
     /// The next bytes for a reader, at most `count`; empty at the end of input. `None` if there is
@@ -181,6 +187,27 @@ mod tests {
         assert_eq!(shown.iter().filter(|byte| **byte == 7).count(), 11);
         typed(&mut terminal, b"\r");
         assert_eq!(terminal.read(usize::MAX).unwrap().len(), CAPACITY);
+    }
+
+    #[test]
+    fn lines_are_taken_while_there_is_room_and_there_is_some_once_one_is_read() {
+        const LINE: &[u8] = b"a line\r";
+        let mut terminal = Terminal::default();
+        while terminal.has_room(LINE.len()) {
+            assert!(!typed(&mut terminal, LINE).contains(&7));
+        }
+        assert!(terminal.held() > CAPACITY - LINE.len());
+        assert_eq!(terminal.read(100).unwrap(), b"a line\n");
+        assert!(terminal.has_room(LINE.len()));
+    }
+
+    #[test]
+    fn a_line_that_nobody_can_read_yet_keeps_nothing_back() {
+        let mut terminal = Terminal::default();
+        typed(&mut terminal, &[b'x'; CAPACITY + 10]);
+        assert!(terminal.has_room(1));
+        typed(&mut terminal, b"\r");
+        assert!(!terminal.has_room(1));
     }
 
     proptest! {

@@ -20,6 +20,7 @@ scenarios! { "command":
     exec_keeps_its_streams_apart,
     run_types_what_is_piped_into_it_and_ends_with_it,
     run_tells_everybody_who_reads_that_its_input_has_ended,
+    run_loses_nothing_of_a_long_input,
 }
 
 /// `cargo xtask exec` with these words and this input.
@@ -27,11 +28,15 @@ fn exec(words: &[&str], input: &[u8]) -> Result<Output> {
     xtask("exec", words, input)
 }
 
+/// An xtask command with these words and this input; 124 if it hangs.
 fn xtask(command: &str, words: &[&str], input: &[u8]) -> Result<Output> {
     let folder = Folder::make()?;
     let file = folder.path.join("input");
     std::fs::write(&file, input)?;
-    Command::new(std::env::current_exe()?)
+    // With the emulator, which is of the same process group then.
+    Command::new("timeout")
+        .arg("120")
+        .arg(std::env::current_exe()?)
         .arg(command)
         .args(words)
         .current_dir(workspace::root())
@@ -149,5 +154,17 @@ fn run_tells_everybody_who_reads_that_its_input_has_ended(_: &Guest) -> Result<V
             bail!("{shown:?} is missing from {screen}");
         }
     }
+    Ok(Verdict::Passed)
+}
+
+fn run_loses_nothing_of_a_long_input(_: &Guest) -> Result<Verdict> {
+    let names = (0..500).map(|number| format!("no-such-program-{number}"));
+    let input: String = names.clone().map(|name| name + "\n").collect();
+    let output = xtask("run", &[], input.as_bytes())?;
+    expect_status(&output, 0)?;
+    let screen = String::from_utf8_lossy(&output.stdout);
+    let answers = names.map(|name| format!("sh: {name}: not found"));
+    let missing: Vec<String> = answers.filter(|answer| !screen.contains(answer)).collect();
+    expect_eq("what the shell did not say", missing, Vec::new())?;
     Ok(Verdict::Passed)
 }
