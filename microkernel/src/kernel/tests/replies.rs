@@ -339,3 +339,35 @@ fn the_end_of_a_reply_gives_up_the_call_that_it_keeps() {
     rig.cap_close(root, Handle(copy & 0xffff_ffff)).unwrap();
     assert_eq!(rig.got(waiting), Err(Error::Gone));
 }
+
+#[test]
+fn a_call_kept_while_the_pool_of_its_reply_ends_is_given_up_with_it() {
+    for waits in [false, true] {
+        let Scene {
+            mut rig,
+            receiver,
+            server,
+            current,
+            ..
+        } = Scene::new();
+        let root = rig.root;
+        let pool = rig.pool_create(root, initial::POOL, 50).unwrap();
+        let reply = rig.reply_create(root, pool).unwrap();
+        let (handle, closer) = rig.thread_in(initial::POOL, 3);
+        rig.thread_set_priority(root, handle, 1).unwrap();
+        // What it leaves to be done waits for those of higher priority.
+        rig.pool_destroy(closer, pool).unwrap();
+        match waits {
+            true => rig.message_naming(server, IpcCall::Receive, receiver, reply, 0, 0),
+            false => rig.reply_keep(server, reply).unwrap(),
+        }
+        assert_eq!(rig.state(current), State::Answer);
+        // Now it is done, with what this leaves.
+        let other = rig.pool_create(root, initial::POOL, 0).unwrap();
+        rig.pool_destroy(root, other).unwrap();
+        assert_eq!(rig.got(current), Err(Error::Gone));
+        assert_eq!(rig.reply_keep(root, reply), Err(Error::BadHandle));
+        rig.cap_close(root, reply).unwrap();
+        assert_eq!(rig.pool_status(root, pool).unwrap().1, 0);
+    }
+}
