@@ -78,7 +78,8 @@ const CREATE: CreateProcess = CreateProcess {
 #[test]
 fn a_call_under_the_label_of_a_thread_that_waits_may_not_wait_too() {
     let busy = |result| assert_eq!(result, Err(No::Errno(Errno::EAGAIN)));
-    let waits: [fn(&mut World, u64) -> Result<(), No>; 5] = [
+    type Wait = fn(&mut World, u64) -> Result<(), No>;
+    let waits: [Wait; 5] = [
         |world, top| world.wait(top, -1, 0).map(drop),
         |world, top| outcome(world.client(top).vfork()).map(drop),
         |world, top| world.try_spawn(top).map(drop),
