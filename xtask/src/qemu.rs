@@ -30,7 +30,7 @@ pub enum Accelerator {
 #[derive(Args, Clone, Debug)]
 pub struct MachineOptions {
     /// How many processors
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub smp: u32,
     /// How much memory (MiB, or with a unit: 2G)
     #[arg(long, value_name = "M", default_value = "512M")]
