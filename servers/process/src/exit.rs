@@ -125,6 +125,8 @@ impl ProcessServer {
     }
 
     fn end_one<M: Machine>(&mut self, machine: &mut M, id: ProcessId, ending: Ending) {
+        // All of them go, so that none need be looked for among the others.
+        self.processes[id].waiters.clear();
         while let Some(thread) = self.processes[id].threads.first() {
             self.end_thread(machine, thread, ending.code);
         }
