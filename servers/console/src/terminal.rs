@@ -76,7 +76,8 @@ impl Terminal {
 
     /// Whether `count` bytes more can be taken, or have to be because nobody could read before.
     pub fn has_room(&self, count: usize) -> bool {
-        self.pieces.is_empty() || self.held() + count <= CAPACITY
+        // The place of a line's end is kept free, so that one byte less fits.
+        self.pieces.is_empty() || self.held() + count < CAPACITY
     }
 
     /// The next bytes for a reader, at most `count`; empty at the end of input. `None` if there is
@@ -199,6 +200,25 @@ mod tests {
         assert!(terminal.held() > CAPACITY - LINE.len());
         assert_eq!(terminal.read(100).unwrap(), b"a line\n");
         assert!(terminal.has_room(LINE.len()));
+    }
+
+    #[test]
+    fn what_there_is_room_for_is_taken_whole_in_either_mode() {
+        for raw in [false, true] {
+            for rest in 0..70 {
+                let mut terminal = Terminal::default();
+                typed(&mut terminal, &[b'x'; CAPACITY / 2]);
+                typed(&mut terminal, b"\r");
+                typed(&mut terminal, &[b'x'; CAPACITY / 2 - 71]);
+                terminal.set_raw(raw);
+                typed(&mut terminal, &[b'x'; 70][..rest]);
+                let before = terminal.held();
+                if terminal.has_room(64) {
+                    assert!(!typed(&mut terminal, &[b'y'; 64]).contains(&7));
+                    assert_eq!(terminal.held(), before + 64, "raw {raw}, {rest}");
+                }
+            }
+        }
     }
 
     #[test]
