@@ -32,6 +32,11 @@ pub const NEVER: u64 = u64::MAX;
 /// unmapped, so that `sysret` never sees a non-canonical address (Intel SDM volume 2, SYSRET).
 pub const USER_END: u64 = 0x7fff_ffff_f000;
 
+/// Whether this can be a thread's clear address, where the kernel stores a 32-bit 0 at its end.
+pub const fn is_clear_address(address: u64) -> bool {
+    address.is_multiple_of(4) && address < USER_END
+}
+
 /// Where native programs lie in their address space. What they only read has one 2 MiB range, and so
 /// one page table, which all processes that run the image share. Data, loader and first stack have the
 /// next, so that a process that writes copies one path of tables, with few entries in the last.

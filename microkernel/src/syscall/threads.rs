@@ -10,7 +10,7 @@ use crate::object::context::Context;
 use crate::object::thread::HIGHEST_PRIORITY;
 use crate::object::{Notification, State, Thread, Waiter};
 use libipc::abi::{
-    Access, Copies, Error, ForkFlags, Handle, Kind, Registers, TableSelector, USER_END,
+    Access, Copies, Error, ForkFlags, Handle, Kind, Registers, TableSelector, is_clear_address,
 };
 
 /// Bytes of [`Registers`] in a program's memory.
@@ -60,7 +60,7 @@ fn needed_on_space(copies: Copies) -> Access {
 }
 
 fn check_clear_address(address: u64) -> Result<(), Error> {
-    match address.is_multiple_of(4) && address < USER_END {
+    match is_clear_address(address) {
         true => Ok(()),
         false => Err(Error::InvalidArgument),
     }

@@ -4,7 +4,7 @@
 //! server does not yet (namespaces, pidfds, cgroups) is refused with the error of a Linux that was
 //! built without it.
 
-use libipc::abi::USER_END;
+use libipc::abi::{USER_END, is_clear_address};
 use libipc::protocol::process::{CloneArguments, Errno, Start};
 
 use crate::model::Kind;
@@ -277,20 +277,15 @@ fn compile(record: Record, caller: CallerFacts) -> Result<SpawnPlan, Errno> {
         words: Words {
             parent_tid: has(F::PARENT_SETTID).then_some(record.parent_tid),
             child_tid: has(F::CHILD_SETTID).then_some(record.child_tid),
+            // A bad address is ignored, as Linux does when the time comes.
             clear: has(F::CHILD_CLEARTID)
                 .then_some(record.child_tid)
-                .filter(can_be_cleared),
+                .filter(|address| is_clear_address(*address)),
             thread_pointer: has(F::SETTLS).then_some(record.tls),
             number,
         },
         name: None,
     })
-}
-
-/// Whether the kernel can clear and wake a word there. A bad address is ignored, as Linux does when
-/// the time comes.
-fn can_be_cleared(address: &u64) -> bool {
-    address.is_multiple_of(4) && *address < USER_END
 }
 
 const _: () = assert!(SIGCHLD == 17);
