@@ -3,10 +3,13 @@
 use crate::model::*;
 use crate::{ProcessServer, ready};
 
+fn holds(condition: bool, what: &'static str) -> Result<(), &'static str> {
+    condition.then_some(()).ok_or(what)
+}
+
 impl ProcessServer {
     /// Says which invariant does not hold, if one does not. Looks at every record.
     pub fn check(&self) -> Result<(), &'static str> {
-        let holds = |condition: bool, what: &'static str| condition.then_some(()).ok_or(what);
         holds(
             !self.ending && self.ends.first().is_none(),
             "an end is under way",
@@ -69,7 +72,6 @@ impl ProcessServer {
     }
 
     fn check_children(&self, id: ProcessId, process: &Process) -> Result<(), &'static str> {
-        let holds = |condition: bool, what: &'static str| condition.then_some(()).ok_or(what);
         let (mut plain, mut clone, mut last) = (0, 0, None);
         let mut ready = ready::iter(&self.processes, id);
         let children = process.children;

@@ -303,7 +303,8 @@ impl ProcessServer {
         }
     }
 
-    /// What is owed to a thread that is gone is dropped, with what was under way for it.
+    /// What is owed to a thread that is gone, or wants its call back, is dropped, with what was under
+    /// way for it.
     fn drop_owed<M: Machine>(
         &mut self,
         machine: &mut M,
@@ -336,15 +337,7 @@ impl ProcessServer {
         let Some((owed, kept)) = given_up else {
             return;
         };
-        match owed {
-            Owed::Wait { .. } => self.processes[process]
-                .waiters
-                .retain(|waiter| *waiter != thread),
-            Owed::Stop(service) => self.processes[service]
-                .stoppers
-                .retain(|stopper| *stopper != thread),
-            Owed::ShouldStop | Owed::Release { .. } | Owed::Load(_) => {}
-        }
+        self.drop_owed(machine, thread, process, owed);
         machine.answer(kept, &Late::Errno(Errno::EINTR));
     }
 
