@@ -112,6 +112,7 @@ fn feed(mut command: Command) -> Result<ExitStatus> {
     let mut keyboard = child.stdin.take().expect("piped");
     let mut screen = child.stdout.take().expect("piped");
     let (up, is_up) = std::sync::mpsc::channel();
+    let mut up = Some(up);
     // It may still wait for input when all is over.
     std::thread::spawn(move || {
         if is_up.recv().is_ok() {
@@ -129,10 +130,13 @@ fn feed(mut command: Command) -> Result<ExitStatus> {
         }
         shown.write_all(&bytes[..count])?;
         shown.flush()?;
+        if up.is_none() {
+            continue;
+        }
         recent.extend_from_slice(&bytes[..count]);
-        if recent
-            .windows(CONSOLE_IS_UP.len())
-            .any(|part| part == CONSOLE_IS_UP)
+        let mut parts = recent.windows(CONSOLE_IS_UP.len());
+        if parts.any(|part| part == CONSOLE_IS_UP)
+            && let Some(up) = up.take()
         {
             let _ = up.send(());
         }
