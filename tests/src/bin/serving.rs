@@ -74,9 +74,8 @@ impl Desk {
             false => number + 1,
         };
     }
-}
 
-impl Desk {
+    /// Answers with a capability that is not there.
     fn give_nothing(&mut self, kept: Kept) -> &'static [u8] {
         let nothing = [SendCap::copy(Handle::NONE), SendCap::copy(Handle(1 << 40))];
         match self.replies.answer(kept, &mut LongBody::new(), &nothing) {
@@ -183,6 +182,16 @@ impl Drop for Place {
     }
 }
 
+/// Does a test at a desk that is served.
+fn at_a_desk(test: impl FnOnce(&Place) -> Outcome) -> Outcome {
+    let place = Place::new()?;
+    let serve = || place.serve();
+    let server = Worker::start(&serve)?;
+    let outcome = test(&place);
+    drop(server);
+    outcome
+}
+
 /// Waits until the thread waits in its call.
 fn until_it_waits(worker: &Worker) -> Outcome {
     let deadline = after(PATIENCE)?;
@@ -194,187 +203,169 @@ fn until_it_waits(worker: &Worker) -> Outcome {
 }
 
 fn each_kept_call_gets_the_answer_that_was_given_to_it() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    let came = AtomicU8::new(0);
-    let client = || {
-        let number = came.fetch_add(1, SeqCst);
-        check_eq!(place.ask(Ask::Wait)?, [number]);
-        Ok(())
-    };
-    let mut used = None;
-    for _ in 0..3 {
-        came.store(0, SeqCst);
-        let mut workers = Vec::new();
+    at_a_desk(|place| {
+        let came = AtomicU8::new(0);
+        let client = || {
+            let number = came.fetch_add(1, SeqCst);
+            check_eq!(place.ask(Ask::Wait)?, [number]);
+            Ok(())
+        };
+        let mut used = None;
         for _ in 0..3 {
-            let worker = Worker::start(&client)?;
-            until_it_waits(&worker)?;
-            workers.push(worker);
+            came.store(0, SeqCst);
+            let mut workers = Vec::new();
+            for _ in 0..3 {
+                let worker = Worker::start(&client)?;
+                until_it_waits(&worker)?;
+                workers.push(worker);
+            }
+            check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+            for worker in workers {
+                worker.join()?;
+            }
+            // The replies of the first round do for the others.
+            let (_, now) = syscall::pool_status(place.pool)?;
+            check_eq!(now, *used.get_or_insert(now));
         }
-        check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
-        for worker in workers {
-            worker.join()?;
-        }
-        // The replies of the first round do for the others.
-        let (_, now) = syscall::pool_status(place.pool)?;
-        check_eq!(now, *used.get_or_insert(now));
-    }
-    drop(server);
-    Ok(())
+        Ok(())
+    })
 }
 
 fn a_call_is_kept_in_the_turn_that_answers_another() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    let client = || {
-        check_eq!(place.ask(Ask::TakePlace)?, [0]);
-        Ok(())
-    };
-    let mut waiting = Worker::start(&client)?;
-    for _ in 0..20 {
+    at_a_desk(|place| {
+        let client = || {
+            check_eq!(place.ask(Ask::TakePlace)?, [0]);
+            Ok(())
+        };
+        let mut waiting = Worker::start(&client)?;
+        for _ in 0..20 {
+            until_it_waits(&waiting)?;
+            let next = Worker::start(&client)?;
+            waiting.join()?;
+            waiting = next;
+        }
         until_it_waits(&waiting)?;
-        let next = Worker::start(&client)?;
+        check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
         waiting.join()?;
-        waiting = next;
-    }
-    until_it_waits(&waiting)?;
-    check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
-    waiting.join()?;
-    drop(server);
-    Ok(())
+        Ok(())
+    })
 }
 
 fn a_call_can_be_kept_and_answered_in_one_turn() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    for _ in 0..20 {
-        check_eq!(place.ask(Ask::WaitInVain)?, b"at once");
-    }
-    drop(server);
-    Ok(())
+    at_a_desk(|place| {
+        for _ in 0..20 {
+            check_eq!(place.ask(Ask::WaitInVain)?, b"at once");
+        }
+        Ok(())
+    })
 }
 
 fn a_call_that_is_not_to_be_kept_after_all_is_answered_at_once() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    for _ in 0..20 {
-        check_eq!(place.ask(Ask::ChangeMind)?, b"no");
-    }
-    drop(server);
-    Ok(())
+    at_a_desk(|place| {
+        for _ in 0..20 {
+            check_eq!(place.ask(Ask::ChangeMind)?, b"no");
+        }
+        Ok(())
+    })
 }
 
 fn an_answer_too_long_to_go_with_the_wait_arrives_all_the_same() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    let client = || {
-        check_eq!(place.ask(Ask::Wait)?, [0; 64]);
+    at_a_desk(|place| {
+        let client = || {
+            check_eq!(place.ask(Ask::Wait)?, [0; 64]);
+            Ok(())
+        };
+        let last = || {
+            check_eq!(place.ask(Ask::TakePlaceLong)?, [0]);
+            Ok(())
+        };
+        let first = Worker::start(&client)?;
+        until_it_waits(&first)?;
+        let second = Worker::start(&last)?;
+        first.join()?;
+        check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+        second.join()?;
         Ok(())
-    };
-    let last = || {
-        check_eq!(place.ask(Ask::TakePlaceLong)?, [0]);
-        Ok(())
-    };
-    let first = Worker::start(&client)?;
-    until_it_waits(&first)?;
-    let second = Worker::start(&last)?;
-    first.join()?;
-    check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
-    second.join()?;
-    drop(server);
-    Ok(())
+    })
 }
 
 fn an_answer_to_a_caller_that_died_stops_nobody() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    let client = || place.ask(Ask::Wait).map(drop).map_err(Into::into);
-    for _ in 0..3 {
+    at_a_desk(|place| {
+        let client = || place.ask(Ask::Wait).map(drop).map_err(Into::into);
+        for _ in 0..3 {
+            let dies = Worker::start(&client)?;
+            until_it_waits(&dies)?;
+            drop(dies);
+            let lives = Worker::start(&client)?;
+            until_it_waits(&lives)?;
+            check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+            lives.join()?;
+        }
+        // With the wait, too.
         let dies = Worker::start(&client)?;
         until_it_waits(&dies)?;
         drop(dies);
-        let lives = Worker::start(&client)?;
-        until_it_waits(&lives)?;
+        check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
         check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
-        lives.join()?;
-    }
-    // With the wait, too.
-    let dies = Worker::start(&client)?;
-    until_it_waits(&dies)?;
-    drop(dies);
-    check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
-    check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
-    drop(server);
-    Ok(())
+        Ok(())
+    })
 }
 
 fn a_call_that_is_neither_kept_nor_answered_is_given_up() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    let client = || {
-        place.ask(Ask::Wait)?;
+    at_a_desk(|place| {
+        let client = || {
+            place.ask(Ask::Wait)?;
+            Ok(())
+        };
+        check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
+        let waits = Worker::start(&client)?;
+        until_it_waits(&waits)?;
+        check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
+        waits.join()?;
         Ok(())
-    };
-    check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
-    let waits = Worker::start(&client)?;
-    until_it_waits(&waits)?;
-    check_eq!(place.ask(Ask::LeaveUnanswered), Err(Error::Gone));
-    waits.join()?;
-    drop(server);
-    Ok(())
+    })
 }
 
 fn an_answer_that_cannot_be_given_gives_its_caller_up() -> Outcome {
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    let client = || {
-        check_eq!(place.ask(Ask::Wait), Err(Error::Gone));
+    at_a_desk(|place| {
+        let client = || {
+            check_eq!(place.ask(Ask::Wait), Err(Error::Gone));
+            Ok(())
+        };
+        for _ in 0..3 {
+            let waits = Worker::start(&client)?;
+            until_it_waits(&waits)?;
+            check_eq!(place.ask(Ask::GiveNothing)?, b"refused");
+            waits.join()?;
+            check_eq!(place.ask(Ask::TakeNothing), Err(Error::Gone));
+            check_eq!(place.ask(Ask::WaitInVain)?, b"at once");
+        }
         Ok(())
-    };
-    for _ in 0..3 {
-        let waits = Worker::start(&client)?;
-        until_it_waits(&waits)?;
-        check_eq!(place.ask(Ask::GiveNothing)?, b"refused");
-        waits.join()?;
-        check_eq!(place.ask(Ask::TakeNothing), Err(Error::Gone));
-        check_eq!(place.ask(Ask::WaitInVain)?, b"at once");
-    }
-    drop(server);
-    Ok(())
+    })
 }
 
 fn more_calls_can_be_kept_than_replies_are_idle() -> Outcome {
     const MANY: usize = 150;
-    let place = Place::new()?;
-    let serve = || place.serve();
-    let server = Worker::start(&serve)?;
-    let client = || {
-        place.ask(Ask::Wait)?;
+    at_a_desk(|place| {
+        let client = || {
+            place.ask(Ask::Wait)?;
+            Ok(())
+        };
+        let mut used = None;
+        for _ in 0..2 {
+            let mut workers = Vec::new();
+            for _ in 0..MANY {
+                let worker = Worker::start(&client)?;
+                until_it_waits(&worker)?;
+                workers.push(worker);
+            }
+            check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
+            for worker in workers {
+                worker.join()?;
+            }
+            let (_, now) = syscall::pool_status(place.pool)?;
+            check_eq!(now, *used.get_or_insert(now));
+        }
         Ok(())
-    };
-    let mut used = None;
-    for _ in 0..2 {
-        let mut workers = Vec::new();
-        for _ in 0..MANY {
-            let worker = Worker::start(&client)?;
-            until_it_waits(&worker)?;
-            workers.push(worker);
-        }
-        check_eq!(place.ask(Ask::ReleaseAll)?, b"released");
-        for worker in workers {
-            worker.join()?;
-        }
-        let (_, now) = syscall::pool_status(place.pool)?;
-        check_eq!(now, *used.get_or_insert(now));
-    }
-    drop(server);
-    Ok(())
+    })
 }
